@@ -1,0 +1,45 @@
+//! Every limit on a collection of the replicated state, with its reason. What goes over is refused, nothing is evicted
+//! unless it says so.
+
+/// A million keys fit a node's memory with room to spare; beyond that, tokens are the better credential.
+pub const KEYS_MAX: usize = 2_000_000;
+/// More callers than keys make no sense.
+pub const CONSUMERS_MAX: usize = 1_000_000;
+/// Routing is flat to here; a file beyond it could not be read by people.
+pub const DOCUMENTS_PER_KIND_MAX: usize = 50_000;
+/// A policy or route is written by hand; this bounds a log entry.
+pub const DOCUMENT_BYTES_MAX: usize = 256 * 1024;
+/// Bounds the time that one `apply` takes.
+pub const CHANGES_PER_APPLY_MAX: usize = 20_000;
+/// Bounds a log entry (together with the caps on documents).
+pub const APPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bounds a log entry.
+pub const KEYS_PER_IMPORT_MAX: usize = 10_000;
+/// People and programs, not a directory service.
+pub const OPERATORS_MAX: usize = 10_000;
+/// Beyond it the leader's sessions would crowd out its own work.
+pub const MEMBERS_MAX: usize = 100;
+/// Tokens are made one at a time, by hand.
+pub const JOIN_TOKENS_MAX: usize = 1_000;
+/// A rotation has two at a time; a third leaves room for one that went wrong.
+pub const AUTHORITIES_MAX: usize = 4;
+/// Roles, scopes or attributes of one thing.
+pub const LABELS_MAX: usize = 64;
+/// Bytes of one attribute or label.
+pub const LABEL_BYTES_MAX: usize = 1024;
+/// Bytes of an address, zone or version of a member.
+pub const MEMBER_TEXT_BYTES_MAX: usize = 256;
+/// Bytes of a certificate in PEM.
+pub const CERTIFICATE_BYTES_MAX: usize = 16 * 1024;
+/// The most that `audit_entries_max` may ask for.
+pub const AUDIT_ENTRIES_MAX: u64 = 1_000_000;
+/// Bytes of an audit entry's subject; longer is cut.
+pub const AUDIT_SUBJECT_BYTES_MAX: usize = 512;
+/// How long a request id is remembered; an older one is refused.
+pub const REQUEST_AGE_MAX_MS: u64 = 24 * 60 * 60 * 1000;
+/// How far ahead of the cluster's clock a request id may be: nodes agree better than this.
+pub const REQUEST_AHEAD_MAX_MS: u64 = 60 * 60 * 1000;
+/// Remembered requests; when it is reached, new admin writes are refused until some are a day old.
+pub const REQUESTS_MAX: usize = 4_000_000;
+/// How many ended things (request ids, join tokens) one entry sweeps away, so that no entry is slow.
+pub const SWEEP_PER_ENTRY_MAX: usize = 64;

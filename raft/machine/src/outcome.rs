@@ -1,0 +1,218 @@
+//! What became of a proposal. A refusal says which situation it was, so that a caller can treat it; it changes nothing.
+
+use crate::{member::NodeId, name::Name, operator::Role};
+use serde::{Deserialize, Serialize};
+
+/// What became of a proposal. Small: it is remembered for a day.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Done; the cluster is at this revision.
+    Done {
+        /// The revision that the change made, or the present one if there was nothing to change.
+        revision: u64,
+    },
+    /// Done, and a member has a number.
+    Admitted {
+        /// The revision that the change made.
+        revision: u64,
+        /// The member's number.
+        id: NodeId,
+    },
+    /// Refused; nothing has changed.
+    Refused(Refusal),
+}
+
+/// Why a proposal was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Refusal {
+    /// The thing does not exist.
+    #[error("there is no {noun} {name:?}")]
+    NotFound {
+        /// `consumer`, `key`, …
+        noun: Noun,
+        /// As it was asked for.
+        name: String,
+    },
+    /// The name or id is taken.
+    #[error("the {noun} {name:?} already exists")]
+    AlreadyExists {
+        /// `consumer`, `key`, …
+        noun: Noun,
+        /// As it was asked for.
+        name: String,
+    },
+    /// The precondition does not hold.
+    #[error("the {noun} is at revision {actual}, not {expected}: somebody changed it in between")]
+    Conflict {
+        /// What was edited.
+        noun: Noun,
+        /// What the client expected.
+        expected: u64,
+        /// What was found.
+        actual: u64,
+    },
+    /// A collection is full.
+    #[error("there are already {cap} of {noun}, which is the most a cluster holds")]
+    CapReached {
+        /// What is full.
+        noun: Noun,
+        /// Its cap.
+        cap: u64,
+    },
+    /// A text or list is too long, or a value is out of range.
+    #[error("{what} is out of bounds: the most is {max}")]
+    OutOfBounds {
+        /// Which field.
+        what: Field,
+        /// The most it may be.
+        max: u64,
+    },
+    /// The key is revoked or has ended and cannot be used for this.
+    #[error("the key is revoked: create a new one")]
+    KeyRevoked,
+    /// No such join token.
+    #[error("the join token is not known to this cluster: it was mistyped, or is of another cluster")]
+    TokenUnknown,
+    /// The join token was used before.
+    #[error("the join token was already used by node {by}: make a new one with `quoratectl cluster join-token`")]
+    TokenUsed {
+        /// By which node.
+        by: NodeId,
+    },
+    /// The join token has ended.
+    #[error("the join token has expired: make a new one with `quoratectl cluster join-token`")]
+    TokenExpired,
+    /// The operator's role does not reach, or the operator is revoked.
+    #[error("this needs the role {needed:?}")]
+    NotPermitted {
+        /// The least role that may.
+        needed: Role,
+    },
+    /// The last admin would be gone.
+    #[error("{name} is the last admin: create another one first")]
+    LastAdmin {
+        /// Whose access it is.
+        name: Name,
+    },
+    /// The member is on its way out.
+    #[error("node {id} has been removed")]
+    MemberLeaving {
+        /// Which.
+        id: NodeId,
+    },
+    /// The request id is older than the cluster remembers, or ahead of its clock.
+    #[error("the request id is too old or from the future: send the request again with a new one")]
+    RequestOutdated,
+    /// There is no cluster yet, or there is one already.
+    #[error("the cluster is already initialized")]
+    AlreadyInitialized,
+    /// A command before the first entry.
+    #[error("the cluster is not initialized")]
+    NotInitialized,
+    /// A member does not support the level, or it is not above the present one.
+    #[error("feature level {level} cannot be raised: node {node} supports at most {supported}")]
+    FeatureLevel {
+        /// What was asked for.
+        level: u32,
+        /// The member that holds it up.
+        node: NodeId,
+        /// What that member supports.
+        supported: u32,
+    },
+    /// The command needs behaviour that the cluster has not been raised to.
+    #[error("this needs feature level {needed}: finish the upgrade with `quoratectl cluster finalize-upgrade`")]
+    NeedsFeatureLevel {
+        /// The level.
+        needed: u32,
+    },
+    /// A step of a rotation that does not follow from where the authority stands.
+    #[error("the certificate authority is not in the phase that this step needs")]
+    AuthorityPhase,
+}
+
+/// What a refusal speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Noun {
+    /// A consumer.
+    Consumer,
+    /// An API key.
+    Key,
+    /// A document of this kind.
+    Document(crate::resource::Kind),
+    /// The resources as a whole.
+    Resources,
+    /// An operator.
+    Operator,
+    /// A member.
+    Member,
+    /// A join token.
+    JoinToken,
+    /// A certificate authority.
+    Authority,
+    /// The cluster settings.
+    Settings,
+    /// A remembered request.
+    Request,
+}
+
+/// A field that can be out of bounds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Field {
+    /// Bytes of one document.
+    DocumentBytes,
+    /// Bytes of all documents of one apply.
+    ApplyBytes,
+    /// Changes in one apply.
+    Changes,
+    /// Keys in one import.
+    ImportedKeys,
+    /// How many roles, scopes or attributes.
+    Labels,
+    /// Bytes of a role, scope, attribute or label.
+    LabelBytes,
+    /// Bytes of an address, zone or version.
+    MemberText,
+    /// Bytes of a certificate.
+    CertificateBytes,
+    /// The number of voters: 1, 3, 5 or 7.
+    Voters,
+    /// The number of audit entries.
+    AuditEntries,
+    /// The feature level.
+    FeatureLevel,
+}
+
+impl std::fmt::Display for Noun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Consumer => "consumer",
+            Self::Key => "key",
+            Self::Document(kind) => kind.as_str(),
+            Self::Resources => "resources",
+            Self::Operator => "operator",
+            Self::Member => "member",
+            Self::JoinToken => "join token",
+            Self::Authority => "certificate authority",
+            Self::Settings => "settings",
+            Self::Request => "remembered request",
+        })
+    }
+}
+
+impl std::fmt::Display for Field {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::DocumentBytes => "the size of a document in bytes",
+            Self::ApplyBytes => "the size of all documents in bytes",
+            Self::Changes => "the number of changes in one apply",
+            Self::ImportedKeys => "the number of keys in one import",
+            Self::Labels => "the number of roles, scopes or attributes",
+            Self::LabelBytes => "the length of a role, scope, attribute or label in bytes",
+            Self::MemberText => "the length of an address, zone or version in bytes",
+            Self::CertificateBytes => "the size of a certificate in bytes",
+            Self::Voters => "the number of voters (1, 3, 5 or 7)",
+            Self::AuditEntries => "the number of audit entries",
+            Self::FeatureLevel => "the feature level",
+        })
+    }
+}

@@ -1,0 +1,79 @@
+//! What the cluster knows: the part of the state that the data plane and the admin services read. Persistent maps, so a
+//! clone costs a few pointers and shares everything.
+
+use crate::{
+    authority::Authority,
+    consumer::Consumer,
+    key::{Key, KeyId, SecretHash},
+    member::{Member, NodeId},
+    name::Name,
+    operator::Operator,
+    resource::{Document, Kind},
+    settings::Settings,
+    token::JoinToken,
+};
+use imbl::{OrdMap, OrdSet};
+use std::sync::Arc;
+
+/// What the cluster knows. All maps are ordered, so every listing is too.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registry {
+    /// All zero before the first entry.
+    pub cluster: [u8; 16],
+    /// Grows by one with each change of anything here.
+    pub revision: u64,
+    /// The revision of the last change of a document or consumer: what a resource file is validated against.
+    pub resources_revision: u64,
+    /// The behaviour of `apply` in force.
+    pub feature_level: u32,
+    /// Settings of the whole cluster.
+    pub settings: Settings,
+    /// The revision of the last change of the settings.
+    pub settings_revision: u64,
+    /// Callers.
+    pub consumers: OrdMap<Name, Arc<Consumer>>,
+    /// API keys.
+    pub keys: OrdMap<KeyId, Arc<Key>>,
+    /// The keys of each consumer.
+    pub keys_by_consumer: OrdSet<(Name, KeyId)>,
+    /// Imported keys, which are found by the hash of the whole credential.
+    pub keys_by_hash: OrdMap<SecretHash, KeyId>,
+    /// Documents.
+    pub documents: OrdMap<(Kind, Name), Document>,
+    /// Operators, revoked ones included.
+    pub operators: OrdMap<Name, Arc<Operator>>,
+    /// Members, leaving ones included.
+    pub members: OrdMap<NodeId, Arc<Member>>,
+    /// The number that the next member gets.
+    pub next_member: NodeId,
+    /// Join tokens by the hash of their secret part.
+    pub join_tokens: OrdMap<[u8; 32], JoinToken>,
+    /// Certificate authorities.
+    pub authorities: OrdMap<[u8; 32], Arc<Authority>>,
+}
+
+impl Registry {
+    /// Whether the first entry has been applied.
+    #[must_use]
+    pub fn is_initialized(&self) -> bool {
+        self.next_member > 0
+    }
+
+    /// The documents of a kind, by name.
+    pub fn documents_of(&self, kind: Kind) -> impl Iterator<Item = (&Name, &Document)> {
+        self.documents.iter().filter(move |((of, _), _)| *of == kind).map(|((_, name), document)| (name, document))
+    }
+
+    /// The keys of a consumer, by id.
+    pub fn keys_of<'a>(&'a self, consumer: &'a Name) -> impl Iterator<Item = &'a Arc<Key>> {
+        self.keys_by_consumer
+            .range((consumer.clone(), KeyId([0; 10]))..=(consumer.clone(), KeyId([0xff; 10])))
+            .filter_map(|(_, id)| self.keys.get(id))
+    }
+
+    /// The operator whose certificate this is, if it is in force.
+    #[must_use]
+    pub fn operator_of_certificate(&self, sha256: &[u8; 32]) -> Option<&Arc<Operator>> {
+        self.operators.values().find(|operator| operator.revoked_at.is_none() && operator.certificate_sha256 == *sha256)
+    }
+}
