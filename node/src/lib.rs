@@ -1,0 +1,7 @@
+//! The gateway node: the library behind the program `quorate`. The data plane takes requests and answers from an
+//! immutable view of the replicated state; the control plane keeps that view up to date.
+
+pub mod credential;
+pub mod gateway;
+pub mod listen;
+pub mod resource;
