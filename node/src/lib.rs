@@ -1,6 +1,8 @@
 //! The gateway node: the library behind the program `quorate`. The data plane takes requests and answers from an
 //! immutable view of the replicated state; the control plane keeps that view up to date.
 
+pub mod clock;
+pub mod config;
 pub mod credential;
 pub mod gateway;
 pub mod listen;
