@@ -1,0 +1,2 @@
+//! openraft's traits over our storage, state and wire.
+pub(crate) mod server;

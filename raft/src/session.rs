@@ -1,0 +1,2 @@
+//! The session of a node with the leader.
+pub(crate) mod server;

@@ -1,0 +1,106 @@
+//! Every duration and size that consensus works with, in two profiles. Heartbeats, elections and sessions are set
+//! together, because they only make sense together.
+
+use std::time::Duration;
+
+/// What lies between the nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// One site: round trips of a few milliseconds.
+    #[default]
+    Lan,
+    /// Several sites: round trips up to some 200 milliseconds.
+    Wan,
+}
+
+/// How fast consensus beats, and how long its callers wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// How often a leader shows that it lives.
+    pub heartbeat: Duration,
+    /// The shortest silence after which a voter seeks election.
+    pub election_min: Duration,
+    /// The longest.
+    pub election_max: Duration,
+    /// How often a node reports to the leader, at least.
+    pub report: Duration,
+    /// A member that the leader has not heard of for longer is unreachable: fences do not wait for it.
+    pub silence: Duration,
+    /// How long a proposal may take to commit, forwarding and retries included.
+    pub propose: Duration,
+    /// How long a read may take, forwarding and retries included.
+    pub read: Duration,
+    /// How long dialing a peer may take.
+    pub dial: Duration,
+    /// A member that is leaving and out of raft is forgotten after such a silence.
+    pub forget: Duration,
+}
+
+impl Timing {
+    /// The durations of a profile.
+    #[must_use]
+    pub const fn of(profile: Profile) -> Self {
+        match profile {
+            Profile::Lan => Self {
+                heartbeat: Duration::from_millis(100),
+                election_min: Duration::from_millis(500),
+                election_max: Duration::from_millis(1000),
+                report: Duration::from_millis(250),
+                silence: Duration::from_secs(2),
+                propose: Duration::from_secs(10),
+                read: Duration::from_secs(5),
+                dial: Duration::from_secs(2),
+                forget: Duration::from_secs(10),
+            },
+            Profile::Wan => Self {
+                heartbeat: Duration::from_millis(400),
+                election_min: Duration::from_millis(2000),
+                election_max: Duration::from_millis(4000),
+                report: Duration::from_millis(500),
+                silence: Duration::from_secs(4),
+                propose: Duration::from_secs(20),
+                read: Duration::from_secs(10),
+                dial: Duration::from_secs(5),
+                forget: Duration::from_secs(20),
+            },
+        }
+    }
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self::of(Profile::Lan)
+    }
+}
+
+/// When the state goes to disk, and when the log is cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upkeep {
+    /// A checkpoint is written after so many bytes of applied log.
+    pub checkpoint_bytes: u64,
+    /// A checkpoint is written this long after the last one, if anything has changed.
+    pub checkpoint_every: Duration,
+    /// A snapshot file is written after so many bytes of applied log, or as many as the last snapshot had if that is
+    /// more: then a large state is not written again for a small change.
+    pub snapshot_bytes: u64,
+    /// A snapshot file is written after so many applied entries, whatever their size: bounds the replay at start.
+    pub snapshot_entries: u64,
+    /// So many entries before the last snapshot stay in the log, so that a node that was away for a moment catches up
+    /// from the log.
+    pub keep_entries: u64,
+    /// Writes are refused while the disk has less room than this.
+    pub disk_low_bytes: u64,
+}
+
+impl Default for Upkeep {
+    fn default() -> Self {
+        Self {
+            checkpoint_bytes: 8 * 1024 * 1024,
+            checkpoint_every: Duration::from_secs(30),
+            snapshot_bytes: 64 * 1024 * 1024,
+            snapshot_entries: 200_000,
+            keep_entries: 2_000,
+            disk_low_bytes: 128 * 1024 * 1024,
+        }
+    }
+}
