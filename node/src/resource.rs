@@ -1,1 +1,275 @@
-//! Skeleton.
+//! Resource documents: what operators write, as the data plane understands it. A file becomes typed resources
+//! ([`parse()`]), resources become changes against what the cluster holds ([`plan()`]), and what the cluster holds becomes
+//! tables that answer a request ([`compile`]). The core stores documents as bytes and never looks inside.
+//!
+//! Everything here is a pure function of the text and the registry; nothing is proposed or published from here.
+
+use machine::{Name, resource::Kind};
+use std::{fmt, str::FromStr};
+
+/// Something that a resource file can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Noun {
+    /// A caller.
+    Consumer,
+    /// A document.
+    Document(Kind),
+}
+
+impl Noun {
+    /// The singular, as messages and JSON name it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Consumer => "consumer",
+            Self::Document(kind) => kind.as_str(),
+        }
+    }
+
+    /// The section of a resource file.
+    #[must_use]
+    pub const fn section(self) -> &'static str {
+        match self {
+            Self::Consumer => "consumers",
+            Self::Document(Kind::Defaults) => "defaults",
+            Self::Document(Kind::Upstream) => "upstreams",
+            Self::Document(Kind::Route) => "routes",
+            Self::Document(Kind::Policy) => "policies",
+            Self::Document(Kind::Limit) => "limits",
+            Self::Document(Kind::Issuer) => "issuers",
+        }
+    }
+}
+
+impl fmt::Display for Noun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Noun {
+    type Err = UnknownNoun;
+    /// Reads the singular or the plural.
+    fn from_str(text: &str) -> Result<Self, UnknownNoun> {
+        std::iter::once(Self::Consumer)
+            .chain(Kind::ALL.map(Self::Document))
+            .find(|noun| noun.as_str() == text || noun.section() == text)
+            .ok_or_else(|| UnknownNoun(text.to_owned()))
+    }
+}
+
+/// A kind of resource that does not exist.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no kind of resource {0:?}: it is one of consumer, route, upstream, policy, limit, issuer, defaults")]
+pub struct UnknownNoun(pub String);
+
+/// A place in a resource file, and what is to be said about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// As the client named it.
+    pub file: String,
+    /// From 1; 0 where it is not known.
+    pub line: u32,
+    /// From 1, in characters; 0 where it is not known.
+    pub column: u32,
+    /// `routes.orders.upstream`; empty for the file as a whole.
+    pub field: String,
+    /// What is wrong and what would be right.
+    pub message: String,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if self.line > 0 {
+            write!(f, ":{}:{}", self.line, self.column)?;
+        }
+        f.write_str(": ")?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// What a plan does with one resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// It is new.
+    Create,
+    /// It is replaced.
+    Update,
+    /// It goes.
+    Delete,
+}
+
+impl Action {
+    /// As JSON names it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// One line of a plan, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// What kind of thing.
+    pub noun: Noun,
+    /// Its name.
+    pub name: Name,
+    /// What happens to it.
+    pub action: Action,
+    /// A unified diff of its YAML.
+    pub diff: String,
+}
+
+/// What a resource file does to a cluster.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What to propose, in this order, in one command.
+    pub changes: Vec<machine::resource::Change>,
+    /// The same for people.
+    pub listing: Vec<Listing>,
+    /// What is allowed and may be a mistake.
+    pub warnings: Vec<Place>,
+    /// The resources revision that the plan was made against.
+    pub validated_against: u64,
+}
+
+/// Why a resource cannot be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeleteError {
+    /// There is none of that name.
+    NotFound,
+    /// Others need it: the places say who. The file name is empty.
+    Referenced(Vec<Place>),
+}
+
+/// One resource, as it is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Described {
+    /// Canonical JSON, as a resource file would say it.
+    pub json: String,
+    /// The cluster revision of the last change.
+    pub revision: u64,
+}
+
+/// A resource file that has been read: every field known, every value in its range. References are not checked yet.
+#[derive(Clone, Debug)]
+pub struct ResourceFile {
+    /// As the client named it.
+    pub name: String,
+    /// How many resources it names.
+    pub resources: usize,
+}
+
+/// Reads a resource file, YAML or JSON.
+///
+/// # Errors
+/// Every place that is wrong, as far as reading could go.
+pub fn parse(file_name: &str, text: &str) -> Result<ResourceFile, Vec<Place>> {
+    let _ = (file_name, text);
+    Err(Vec::new())
+}
+
+/// Compares a file with what the cluster holds and checks that the result makes sense: no dangling references, no
+/// ambiguous routes, policies that parse.
+///
+/// # Errors
+/// Every place that is wrong.
+pub fn plan(registry: &machine::Registry, file: &ResourceFile, prune: bool) -> Result<Plan, Vec<Place>> {
+    let _ = (registry, file, prune);
+    Err(Vec::new())
+}
+
+/// The changes that delete one resource.
+///
+/// # Errors
+/// [`DeleteError`] if it does not exist or others need it.
+pub fn delete(
+    registry: &machine::Registry,
+    noun: Noun,
+    name: &str,
+) -> Result<Vec<machine::resource::Change>, DeleteError> {
+    let _ = (registry, noun, name);
+    Err(DeleteError::NotFound)
+}
+
+/// Everything that a resource file can say of what the cluster holds, as YAML. Applying it changes nothing.
+#[must_use]
+pub fn export(registry: &machine::Registry) -> String {
+    let _ = registry;
+    String::new()
+}
+
+/// One resource as canonical JSON.
+#[must_use]
+pub fn document_json(registry: &machine::Registry, noun: Noun, name: &str) -> Option<Described> {
+    let _ = (registry, noun, name);
+    None
+}
+
+/// A request that is only thought of.
+#[derive(Clone, Copy, Debug)]
+pub struct Imagined<'a> {
+    /// What would be presented.
+    pub credential: Presented<'a>,
+    /// `GET`.
+    pub method: &'a str,
+    /// A whole URL, or a path.
+    pub url: &'a str,
+}
+
+/// The credential of an imagined request.
+#[derive(Clone, Copy)]
+pub enum Presented<'a> {
+    /// None.
+    Nothing,
+    /// A whole credential.
+    Text(&'a str),
+    /// The public part of a key, taken as if its secret had been shown.
+    Id(machine::key::KeyId),
+}
+
+impl fmt::Debug for Presented<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("Nothing"),
+            Self::Text(_) => f.write_str("Text(…)"),
+            Self::Id(id) => write!(f, "Id({id})"),
+        }
+    }
+}
+
+/// What would become of a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Explanation {
+    /// Whether it would be forwarded.
+    pub allowed: bool,
+    /// The stage that decides: `route`, `identify`, `authorize`, `limit` or `forward`.
+    pub stage: &'static str,
+    /// Why, for an operator.
+    pub reason: String,
+    /// The route that takes it.
+    pub route: Option<Name>,
+    /// Who calls.
+    pub consumer: Option<Name>,
+    /// The policies that decide.
+    pub policies: Vec<String>,
+    /// The limits that count it.
+    pub limits: Vec<String>,
+    /// Where it would go.
+    pub upstream: Option<Name>,
+}
+
+/// Says what would become of a request, without sending it.
+#[must_use]
+pub fn explain(registry: &machine::Registry, now: machine::Wall, request: &Imagined<'_>) -> Explanation {
+    let _ = (registry, now, request);
+    Explanation::default()
+}
