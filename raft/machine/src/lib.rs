@@ -8,14 +8,17 @@
 //! A failure that follows from the command (a name that is taken, a stale revision) is an [`Outcome`]. A failure of
 //! one machine cannot happen here.
 
+pub mod allowance;
 mod apply;
 pub mod audit;
 pub mod authority;
+pub mod bucket;
 pub mod cap;
 pub mod command;
 pub mod consumer;
 pub mod invariant;
 pub mod key;
+pub mod limit;
 pub mod member;
 pub mod name;
 pub mod operator;
