@@ -1,5 +1,6 @@
 //! Every limit on a collection of the replicated state, with its reason. What goes over is refused, nothing is evicted
-//! unless it says so.
+//! unless it says so. A cap never shrinks, or an older state could not be read; it grows with a feature level, or nodes
+//! of two releases would disagree.
 
 /// A million keys fit a node's memory with room to spare; beyond that, tokens are the better credential.
 pub const KEYS_MAX: usize = 2_000_000;
@@ -41,5 +42,12 @@ pub const REQUEST_AGE_MAX_MS: u64 = 24 * 60 * 60 * 1000;
 pub const REQUEST_AHEAD_MAX_MS: u64 = 60 * 60 * 1000;
 /// Remembered requests; when it is reached, new admin writes are refused until some are a day old.
 pub const REQUESTS_MAX: usize = 4_000_000;
+/// Of those, how many are kept free for what nodes ask on behalf of the cluster: a flood of admin writes must not stop
+/// a member from leaving.
+pub const REQUESTS_RESERVED: usize = 10_000;
+/// An ended join token is kept this long, so that who shows it learns that it ended.
+pub const JOIN_TOKEN_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
+/// How many old audit entries or requests a new one pushes out: two, so that a backlog shrinks.
+pub const PUSHED_OUT_MAX: usize = 2;
 /// How many ended things (request ids, join tokens) one entry sweeps away, so that no entry is slow.
 pub const SWEEP_PER_ENTRY_MAX: usize = 64;

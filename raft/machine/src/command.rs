@@ -7,6 +7,7 @@ use crate::{
     member::{MemberSpec, NodeId, Standing},
     name::Name,
     operator::Role,
+    outcome::{Noun, Refusal},
     request::RequestId,
     resource::Change,
     settings::Settings,
@@ -227,7 +228,65 @@ pub struct Initialize {
     pub join_token_not_after: Wall,
 }
 
+impl Precondition {
+    /// Refuses an edit of a thing that is not at the revision that the client expects.
+    pub(crate) fn check(self, noun: Noun, actual: u64) -> Result<(), Refusal> {
+        match self {
+            Self::Revision(expected) if expected != actual => Err(Refusal::Conflict { noun, expected, actual }),
+            Self::Any | Self::Revision(_) => Ok(()),
+        }
+    }
+}
+
 impl Command {
+    /// The least role of an operator that may ask for it.
+    #[must_use]
+    pub const fn role_needed(&self) -> Role {
+        match self {
+            Self::ApplyResources { .. }
+            | Self::SetConsumerEnabled { .. }
+            | Self::CreateKey { .. }
+            | Self::RotateKey { .. }
+            | Self::RevokeKey { .. }
+            | Self::ImportKeys(_) => Role::Operator,
+            Self::Initialize(_)
+            | Self::CreateOperator { .. }
+            | Self::RevokeOperator { .. }
+            | Self::CreateJoinToken { .. }
+            | Self::AdmitMember { .. }
+            | Self::UpdateMember { .. }
+            | Self::SetStanding { .. }
+            | Self::ForgetMember { .. }
+            | Self::PutSettings { .. }
+            | Self::RaiseFeatureLevel { .. }
+            | Self::AddAuthority { .. }
+            | Self::SetAuthorityPhase { .. }
+            | Self::RemoveAuthority { .. }
+            | Self::Nothing => Role::Admin,
+        }
+    }
+
+    /// Whether a node may ask for it on behalf of the cluster.
+    #[must_use]
+    pub const fn is_for_nodes(&self) -> bool {
+        matches!(
+            self,
+            Self::AdmitMember { .. }
+                | Self::UpdateMember { .. }
+                | Self::SetStanding { .. }
+                | Self::ForgetMember { .. }
+                | Self::AddAuthority { .. }
+                | Self::SetAuthorityPhase { .. }
+                | Self::RemoveAuthority { .. }
+                | Self::Nothing
+        )
+    }
+
+    /// Whether it takes away something for good, so that doing it twice is doing it once.
+    pub(crate) const fn is_final(&self) -> bool {
+        matches!(self, Self::RevokeKey { .. } | Self::RevokeOperator { .. })
+    }
+
     /// As the audit log and metrics name it: `noun.verb`.
     #[must_use]
     pub const fn action(&self) -> &'static str {

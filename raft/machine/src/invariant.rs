@@ -1,12 +1,203 @@
-//! What must hold after every `apply`. Tests and simulations ask; the running node does not.
+//! What must hold after every `apply`. Tests and simulations ask after each command, and records from a file or another
+//! node are asked once before they become a state; the running node does not ask.
 
-use crate::state::State;
+use crate::{
+    authority::Phase,
+    cap::{
+        AUDIT_ENTRIES_MAX, AUDIT_SUBJECT_BYTES_MAX, AUTHORITIES_MAX, CERTIFICATE_BYTES_MAX, CONSUMERS_MAX,
+        DOCUMENT_BYTES_MAX, DOCUMENTS_PER_KIND_MAX, JOIN_TOKENS_MAX, KEYS_MAX, LABEL_BYTES_MAX, LABELS_MAX,
+        MEMBER_TEXT_BYTES_MAX, MEMBERS_MAX, OPERATORS_MAX, REQUEST_AHEAD_MAX_MS, REQUESTS_MAX,
+    },
+    key::{Key, KeyOrigin},
+    member::Standing,
+    operator::Role,
+    registry::Registry,
+    resource::Kind,
+    state::State,
+};
+use std::{collections::BTreeSet, fmt::Debug};
 
 /// Checks the state against itself.
 ///
 /// # Errors
 /// The first thing that does not hold, in words.
 pub fn check(state: &State) -> Result<(), String> {
-    let _ = state;
+    find_broken(state)
+        .map_err(|Broken { rule, of }| if of.is_empty() { rule.to_owned() } else { format!("{rule}: {of}") })
+}
+
+/// A rule that does not hold.
+pub(crate) struct Broken {
+    pub(crate) rule: &'static str,
+    /// What it does not hold for.
+    pub(crate) of: String,
+}
+
+/// The first rule that does not hold.
+pub(crate) fn find_broken(state: &State) -> Result<(), Broken> {
+    let registry = &state.registry;
+    if !registry.is_initialized() {
+        let untouched = State { at: state.at, ..State::default() };
+        return rule("before the first entry there is nothing", *state == untouched, &"");
+    }
+    cluster(registry)?;
+    consumers(registry)?;
+    registry.keys.iter().try_for_each(|(id, key)| {
+        rule("a key is filed under its id", key.id == *id, id)?;
+        one_key(registry, key)
+    })?;
+    key_indexes(registry)?;
+    documents(registry)?;
+    operators(registry)?;
+    members(registry)?;
+    authorities_and_tokens(registry)?;
+    audit(state)?;
+    requests(state)
+}
+
+fn rule(rule: &'static str, holds: bool, of: &dyn Debug) -> Result<(), Broken> {
+    if holds { Ok(()) } else { Err(Broken { rule, of: format!("{of:?}") }) }
+}
+
+fn revision(registry: &Registry, revision: u64, of: &dyn Debug) -> Result<(), Broken> {
+    rule("nothing is newer than the cluster, or older than it", (1..=registry.revision).contains(&revision), of)
+}
+
+fn cap(what: &'static str, count: usize, cap: usize) -> Result<(), Broken> {
+    rule(what, count <= cap, &count)
+}
+
+fn cluster(registry: &Registry) -> Result<(), Broken> {
+    rule("the settings are valid", registry.settings.check().is_ok(), &registry.settings)?;
+    revision(registry, registry.settings_revision, &"settings")?;
+    rule("the resources are not newer than the cluster", registry.resources_revision <= registry.revision, &"")
+}
+
+fn consumers(registry: &Registry) -> Result<(), Broken> {
+    cap("there are not too many consumers", registry.consumers.len(), CONSUMERS_MAX)?;
+    registry.consumers.iter().try_for_each(|(name, consumer)| {
+        rule("a consumer is filed under its name", consumer.name == *name, name)?;
+        revision(registry, consumer.revision, name)?;
+        rule("the resources are as new as each consumer", consumer.revision <= registry.resources_revision, name)?;
+        let labels = consumer.roles.len().max(consumer.attributes.len());
+        let longest = consumer.attributes.values().map(String::len).max().unwrap_or(0);
+        rule("a consumer has no more than its bounds", labels <= LABELS_MAX && longest <= LABEL_BYTES_MAX, name)
+    })
+}
+
+fn one_key(registry: &Registry, key: &Key) -> Result<(), Broken> {
+    revision(registry, key.revision, &key.id)?;
+    rule("a key has a consumer", registry.consumers.contains_key(&key.consumer), &key.id)?;
+    let label = key.label.as_deref().map_or(0, str::len);
+    let scopes = key.scopes.as_deref().map_or(0, BTreeSet::len);
+    rule("a key has no more than its bounds", label <= LABEL_BYTES_MAX && scopes <= LABELS_MAX, &key.id)?;
+    rule("no scopes are stored as none", key.scopes.as_deref().is_none_or(|scopes| !scopes.is_empty()), &key.id)?;
+    let ends = key.previous.as_deref().is_none_or(|previous| previous.not_after.is_some());
+    rule("the secret before has an end", ends, &key.id)?;
+    rule(
+        "a key is listed under its consumer",
+        registry.keys_by_consumer.contains(&(key.consumer.clone(), key.id)),
+        &key.id,
+    )?;
+    key.secrets().try_for_each(|secret| {
+        let found = registry.keys_by_hash.get(&secret.hash) == Some(&key.id);
+        rule("an imported key is found by its hash", found || key.origin == KeyOrigin::Issued, &key.id)
+    })
+}
+
+/// Every key is in the indexes it belongs to (see [`one_key`]), and the indexes hold nothing else.
+fn key_indexes(registry: &Registry) -> Result<(), Broken> {
+    cap("there are not too many keys", registry.keys.len(), KEYS_MAX)?;
+    let listed = registry.keys_by_consumer.len();
+    rule("no key is listed under a consumer that is not its own", listed == registry.keys.len(), &listed)?;
+    let imported = registry.keys.values().filter(|key| key.origin == KeyOrigin::Imported);
+    let hashes: usize = imported.map(|key| key.secrets().count()).sum();
+    rule("no hash finds a key that is not its own", registry.keys_by_hash.len() == hashes, &hashes)
+}
+
+fn documents(registry: &Registry) -> Result<(), Broken> {
+    for kind in Kind::ALL {
+        cap("there are not too many documents", registry.documents_of(kind).count(), DOCUMENTS_PER_KIND_MAX)?;
+    }
+    registry.documents.iter().try_for_each(|(name, document)| {
+        revision(registry, document.revision, name)?;
+        rule("the resources are as new as each document", document.revision <= registry.resources_revision, name)?;
+        rule("a document is not too long", document.bytes.len() <= DOCUMENT_BYTES_MAX, name)
+    })
+}
+
+fn operators(registry: &Registry) -> Result<(), Broken> {
+    cap("there are not too many operators", registry.operators.len(), OPERATORS_MAX)?;
+    registry.operators.iter().try_for_each(|(name, operator)| {
+        rule("an operator is filed under its name", operator.name == *name, name)?;
+        revision(registry, operator.revision, name)?;
+        let found = registry.operators_by_certificate.get(&operator.certificate_sha256) == Some(name);
+        rule("an operator is found by its certificate", found, name)
+    })?;
+    let found = registry.operators_by_certificate.len();
+    rule("no certificate finds an operator that is not its own", found == registry.operators.len(), &found)?;
+    let mut present = registry.operators.values().filter(|operator| operator.revoked_at.is_none());
+    rule("there is an admin", present.any(|operator| operator.role == Role::Admin), &"")
+}
+
+fn members(registry: &Registry) -> Result<(), Broken> {
+    cap("there are not too many members", registry.members.len(), MEMBERS_MAX)?;
+    let mut names = BTreeSet::new();
+    registry.members.iter().try_for_each(|(id, member)| {
+        rule("a member is filed under its number", member.id == *id, id)?;
+        revision(registry, member.revision, id)?;
+        rule("a number is not used again", *id > 0 && *id < registry.next_member, id)?;
+        rule("members have names of their own", member.is_leaving() || names.insert(&member.name), id)?;
+        let supports = member.is_leaving() || member.feature_level_max >= registry.feature_level;
+        rule("every member supports the feature level", supports, id)?;
+        let zone = member.zone.as_deref().unwrap_or_default();
+        let texts = [&member.address, &member.gateway_address, &member.gateway_tls_address, &member.ops_address];
+        let mut texts = texts.map(String::as_str).into_iter().chain([zone, member.version.as_str()]);
+        rule("a member's texts are not too long", texts.all(|text| text.len() <= MEMBER_TEXT_BYTES_MAX), id)
+    })?;
+    let mut members = registry.members.values();
+    rule("there is a member that may vote", members.any(|member| member.standing == Standing::Eligible), &"")
+}
+
+fn authorities_and_tokens(registry: &Registry) -> Result<(), Broken> {
+    cap("there are not too many authorities", registry.authorities.len(), AUTHORITIES_MAX)?;
+    registry.authorities.iter().try_for_each(|(sha256, authority)| {
+        rule("an authority is filed under its hash", authority.sha256 == *sha256, sha256)?;
+        revision(registry, authority.revision, sha256)?;
+        let bytes = authority.certificate_pem.len();
+        rule("a certificate is not too long", bytes <= CERTIFICATE_BYTES_MAX, sha256)
+    })?;
+    let active = registry.authorities.values().filter(|authority| authority.phase == Phase::Active).count();
+    rule("exactly one authority is active", active == 1, &active)?;
+    cap("there are not too many join tokens", registry.join_tokens.len(), JOIN_TOKENS_MAX)?;
+    registry.join_tokens.iter().try_for_each(|(hash, token)| {
+        rule("a join token is filed under its hash", token.hash == *hash, hash)?;
+        let used_by_a_member = token.used_by.is_none_or(|by| by > 0 && by < registry.next_member);
+        rule("a join token was used by a node", used_by_a_member, hash)
+    })
+}
+
+fn audit(state: &State) -> Result<(), Broken> {
+    let most = usize::try_from(AUDIT_ENTRIES_MAX).unwrap_or(usize::MAX);
+    cap("the audit log is not too long", state.audit.len(), most)?;
+    let first = state.next_audit.checked_sub(state.audit.len() as u64);
+    rule("audit entries are counted", first.is_some(), &state.next_audit)?;
+    let mut last_revision = 0;
+    for ((number, entry), expected) in state.audit.iter().zip(first.unwrap_or(0)..) {
+        rule("the audit log has no gap", *number == expected, number)?;
+        rule("each change has one audit entry", entry.to_revision > last_revision, number)?;
+        rule("the audit log is not newer than the cluster", entry.to_revision <= state.registry.revision, number)?;
+        let before = entry.from_revision.is_none_or(|from| from < entry.to_revision);
+        rule("a change makes a later revision", before, number)?;
+        rule("an audit entry is not too long", entry.subject.len() <= AUDIT_SUBJECT_BYTES_MAX, number)?;
+        last_revision = entry.to_revision;
+    }
     Ok(())
+}
+
+fn requests(state: &State) -> Result<(), Broken> {
+    cap("not too many requests are remembered", state.requests.len(), REQUESTS_MAX)?;
+    let latest = state.at.wall.plus_ms(REQUEST_AHEAD_MAX_MS);
+    let is_ahead = state.requests.get_max().is_some_and(|(request, _)| request.issued > latest);
+    rule("no remembered request is far ahead of the cluster", !is_ahead, &"")
 }

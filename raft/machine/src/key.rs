@@ -1,5 +1,7 @@
 //! API keys: the hash of a secret, whose it is and until when. The secret itself never comes here.
 
+pub(crate) mod lifecycle;
+
 use crate::{name::Name, time::Wall};
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeSet, fmt, sync::Arc};
@@ -17,7 +19,8 @@ pub struct SecretHash(pub [u8; 32]);
 pub enum KeyOrigin {
     /// Made by the cluster: the credential carries the id.
     Issued,
-    /// Brought from elsewhere as a hash: found by the SHA-256 of the whole credential.
+    /// Brought from elsewhere as a hash: found by the SHA-256 of the whole credential. Once it is rotated, the new
+    /// credential may carry the id as well, so a credential with an id finds a key of either origin.
     Imported,
 }
 
@@ -81,6 +84,13 @@ impl Key {
         } else {
             KeyState::Active
         }
+    }
+}
+
+impl Key {
+    /// The secret in force, and the one before if a rotation keeps it. Either may have ended.
+    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
+        std::iter::once(&self.current).chain(self.previous.as_deref())
     }
 }
 

@@ -27,6 +27,11 @@ impl Name {
         }
     }
 
+    /// No name is less than this one.
+    pub(crate) fn least() -> Self {
+        Self(Arc::from("0"))
+    }
+
     /// The text of the name.
     #[must_use]
     pub fn as_str(&self) -> &str {

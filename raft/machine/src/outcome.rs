@@ -22,7 +22,16 @@ pub enum Outcome {
     Refused(Refusal),
 }
 
-/// Why a proposal was refused.
+/// An outcome, and where in the log it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// What became of the proposal.
+    pub outcome: Outcome,
+    /// The log index that did it: for a retry the index of the first time, which is what its fence waits for.
+    pub index: u64,
+}
+
+/// Why a proposal was refused. A variant, once released, never changes its shape; new ones are added at the end.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum Refusal {
     /// The thing does not exist.
@@ -68,7 +77,7 @@ pub enum Refusal {
         max: u64,
     },
     /// The key is revoked or has ended and cannot be used for this.
-    #[error("the key is revoked: create a new one")]
+    #[error("the key is revoked or has expired: create a new one")]
     KeyRevoked,
     /// No such join token.
     #[error("the join token is not known to this cluster: it was mistyped, or is of another cluster")]
@@ -110,7 +119,9 @@ pub enum Refusal {
     #[error("the cluster is not initialized")]
     NotInitialized,
     /// A member does not support the level, or it is not above the present one.
-    #[error("feature level {level} cannot be raised: node {node} supports at most {supported}")]
+    #[error(
+        "feature level {level} is not possible: node {node} supports at most {supported}, and a level never goes back"
+    )]
     FeatureLevel {
         /// What was asked for.
         level: u32,
@@ -128,6 +139,38 @@ pub enum Refusal {
     /// A step of a rotation that does not follow from where the authority stands.
     #[error("the certificate authority is not in the phase that this step needs")]
     AuthorityPhase,
+    /// A member that is not on its way out cannot be forgotten.
+    #[error("node {id} is a member: remove it first")]
+    MemberNotLeaving {
+        /// Which.
+        id: NodeId,
+    },
+    /// Nobody would be left who may vote.
+    #[error("node {id} is the last member that may vote: add or promote another one first")]
+    LastEligible {
+        /// Which.
+        id: NodeId,
+    },
+}
+
+impl Refusal {
+    pub(crate) fn not_found(noun: Noun, name: &impl ToString) -> Self {
+        Self::NotFound { noun, name: name.to_string() }
+    }
+
+    pub(crate) fn already_exists(noun: Noun, name: &impl ToString) -> Self {
+        Self::AlreadyExists { noun, name: name.to_string() }
+    }
+
+    /// Refuses one more of something of which there are `count`.
+    pub(crate) fn if_full(noun: Noun, count: usize, cap: usize) -> Result<(), Self> {
+        if count < cap { Ok(()) } else { Err(Self::CapReached { noun, cap: cap as u64 }) }
+    }
+
+    /// Refuses a value beyond its most.
+    pub(crate) fn if_beyond(what: Field, value: usize, max: usize) -> Result<(), Self> {
+        if value <= max { Ok(()) } else { Err(Self::OutOfBounds { what, max: max as u64 }) }
+    }
 }
 
 /// What a refusal speaks of.

@@ -5,18 +5,25 @@ use crate::{
     audit::AuditEntry,
     authority::Authority,
     consumer::Consumer,
-    key::{Key, KeyId},
+    invariant,
+    key::{Key, KeyId, KeyOrigin},
     member::{Member, NodeId},
     name::Name,
     operator::Operator,
+    registry::Registry,
     request::{Remembered, RequestId},
     resource::{Document, Kind},
     settings::Settings,
+    state::State,
     time::At,
     token::JoinToken,
 };
+use imbl::{OrdMap, ordmap::DiffItem};
 use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// Names a record. The order of variants is the order on disk; new ones are added at the end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -91,34 +98,214 @@ pub struct ClusterRecord {
     pub next_audit: u64,
 }
 
-impl crate::State {
-    /// Every record of the state, in the order of their keys.
-    pub fn records(&self) -> impl Iterator<Item = (RecordKey, Record)> + '_ {
-        std::iter::empty()
-    }
-
-    /// What has changed since `earlier`: a record that is new or different, or `None` for one that is gone. Shared
-    /// parts of the maps are skipped, so the cost follows the number of changes.
-    #[must_use]
-    pub fn changes_since(&self, earlier: &Self) -> Vec<(RecordKey, Option<Record>)> {
-        let _ = earlier;
-        Vec::new()
-    }
-
-    /// The state that these records make.
-    ///
-    /// # Errors
-    /// [`InvalidRecords`] if they are not the records of a state: hostile bytes end here, never in a panic.
-    pub fn from_records(records: impl IntoIterator<Item = (RecordKey, Record)>) -> Result<Self, InvalidRecords> {
-        let _ = records.into_iter();
-        Err(InvalidRecords { what: "not yet" })
-    }
-}
-
 /// Records that are not those of a state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the records do not make a state: {what}")]
 pub struct InvalidRecords {
     /// What is wrong with them.
     pub what: &'static str,
+}
+
+impl State {
+    /// Every record of the state, in the order of their keys.
+    pub fn records(&self) -> impl Iterator<Item = (RecordKey, Record)> + '_ {
+        let registry = &self.registry;
+        std::iter::once((RecordKey::Cluster, Record::Cluster(self.cluster_record())))
+            .chain(registry.consumers.iter().map(consumer))
+            .chain(registry.keys.iter().map(key))
+            .chain(registry.documents.iter().map(document))
+            .chain(registry.operators.iter().map(operator))
+            .chain(registry.members.iter().map(member))
+            .chain(registry.join_tokens.iter().map(join_token))
+            .chain(registry.authorities.iter().map(authority))
+            .chain(self.audit.iter().map(audit))
+            .chain(self.requests.iter().map(request))
+    }
+
+    /// What has changed since `earlier`, in the order of keys: a record that is new or different, or `None` for one that
+    /// is gone. Shared parts of the maps are skipped, so the cost follows the number of changes.
+    #[must_use]
+    pub fn changes_since(&self, earlier: &Self) -> Vec<(RecordKey, Option<Record>)> {
+        let mut changes = Vec::new();
+        let cluster = self.cluster_record();
+        if cluster != earlier.cluster_record() {
+            changes.push((RecordKey::Cluster, Some(Record::Cluster(cluster))));
+        }
+        let (now, then) = (&self.registry, &earlier.registry);
+        add_differences(&mut changes, &then.consumers, &now.consumers, consumer);
+        add_differences(&mut changes, &then.keys, &now.keys, key);
+        add_differences(&mut changes, &then.documents, &now.documents, document);
+        add_differences(&mut changes, &then.operators, &now.operators, operator);
+        add_differences(&mut changes, &then.members, &now.members, member);
+        add_differences(&mut changes, &then.join_tokens, &now.join_tokens, join_token);
+        add_differences(&mut changes, &then.authorities, &now.authorities, authority);
+        add_differences(&mut changes, &earlier.audit, &self.audit, audit);
+        add_differences(&mut changes, &earlier.requests, &self.requests, request);
+        changes
+    }
+
+    /// The state that these records make, in whatever order they come.
+    ///
+    /// # Errors
+    /// [`InvalidRecords`] if they are not the records of a state: hostile bytes end here, never in a panic.
+    pub fn from_records(records: impl IntoIterator<Item = (RecordKey, Record)>) -> Result<Self, InvalidRecords> {
+        let mut state = Self::default();
+        let mut has_cluster = false;
+        let mut scopes = BTreeMap::new();
+        for (key, record) in records {
+            let is_new = match (key, record) {
+                (RecordKey::Cluster, Record::Cluster(cluster)) => {
+                    state.set_cluster_record(cluster);
+                    !std::mem::replace(&mut has_cluster, true)
+                }
+                (RecordKey::Key(id), Record::Key(mut key)) => {
+                    share(&state.registry, &mut scopes, Arc::make_mut(&mut key));
+                    state.registry.add_to_indexes(&key)?;
+                    state.registry.keys.insert(id, key).is_none()
+                }
+                (RecordKey::Operator(name), Record::Operator(operator)) => {
+                    let registry = &mut state.registry;
+                    registry.operators_by_certificate.insert(operator.certificate_sha256, name.clone());
+                    registry.operators.insert(name, operator).is_none()
+                }
+                (RecordKey::Consumer(name), Record::Consumer(it)) => {
+                    state.registry.consumers.insert(name, it).is_none()
+                }
+                (RecordKey::Document(kind, name), Record::Document(it)) => {
+                    state.registry.documents.insert((kind, name), it).is_none()
+                }
+                (RecordKey::Member(id), Record::Member(it)) => state.registry.members.insert(id, it).is_none(),
+                (RecordKey::JoinToken(hash), Record::JoinToken(it)) => {
+                    state.registry.join_tokens.insert(hash, it).is_none()
+                }
+                (RecordKey::Authority(hash), Record::Authority(it)) => {
+                    state.registry.authorities.insert(hash, it).is_none()
+                }
+                (RecordKey::Audit(number), Record::Audit(it)) => state.audit.insert(number, it).is_none(),
+                (RecordKey::Request(id), Record::Request(it)) => state.requests.insert(id, it).is_none(),
+                _ => return Err(InvalidRecords { what: "a record is not what its key says" }),
+            };
+            if !is_new {
+                return Err(InvalidRecords { what: "a record comes twice" });
+            }
+        }
+        if !has_cluster {
+            return Err(InvalidRecords { what: "the record of the cluster is missing" });
+        }
+        match invariant::find_broken(&state) {
+            Ok(()) => Ok(state),
+            Err(broken) => Err(InvalidRecords { what: broken.rule }),
+        }
+    }
+
+    fn cluster_record(&self) -> ClusterRecord {
+        let registry = &self.registry;
+        ClusterRecord {
+            at: self.at,
+            cluster: registry.cluster,
+            revision: registry.revision,
+            resources_revision: registry.resources_revision,
+            feature_level: registry.feature_level,
+            settings: registry.settings.clone(),
+            settings_revision: registry.settings_revision,
+            next_member: registry.next_member,
+            next_audit: self.next_audit,
+        }
+    }
+
+    fn set_cluster_record(&mut self, record: ClusterRecord) {
+        let registry = &mut self.registry;
+        ClusterRecord {
+            at: self.at,
+            cluster: registry.cluster,
+            revision: registry.revision,
+            resources_revision: registry.resources_revision,
+            feature_level: registry.feature_level,
+            settings: registry.settings,
+            settings_revision: registry.settings_revision,
+            next_member: registry.next_member,
+            next_audit: self.next_audit,
+        } = record;
+    }
+}
+
+impl Registry {
+    fn add_to_indexes(&mut self, key: &Key) -> Result<(), InvalidRecords> {
+        self.keys_by_consumer.insert((key.consumer.clone(), key.id));
+        if key.origin == KeyOrigin::Imported {
+            for secret in key.secrets() {
+                if self.keys_by_hash.insert(secret.hash, key.id).is_some() {
+                    return Err(InvalidRecords { what: "two imported keys have one hash" });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lets a key share its consumer's name and the scopes of the key before it of the same consumer, as it did before it
+/// was written: decoded, each key has copies of its own.
+fn share(registry: &Registry, last_scopes: &mut BTreeMap<Name, Arc<BTreeSet<Name>>>, key: &mut Key) {
+    if let Some(consumer) = registry.consumers.get(&key.consumer) {
+        key.consumer = consumer.name.clone();
+    }
+    if let Some(scopes) = &mut key.scopes {
+        match last_scopes.get(&key.consumer) {
+            Some(last) if last == scopes => *scopes = Arc::clone(last),
+            Some(_) | None => {
+                last_scopes.insert(key.consumer.clone(), Arc::clone(scopes));
+            }
+        }
+    }
+}
+
+fn add_differences<K: Ord + Clone, V: PartialEq + Clone>(
+    changes: &mut Vec<(RecordKey, Option<Record>)>,
+    earlier: &OrdMap<K, V>,
+    now: &OrdMap<K, V>,
+    entry: impl Fn((&K, &V)) -> (RecordKey, Record),
+) {
+    changes.extend(earlier.diff(now).map(|difference| match difference {
+        DiffItem::Add(key, value) | DiffItem::Update { new: (key, value), .. } => {
+            let (key, record) = entry((key, value));
+            (key, Some(record))
+        }
+        DiffItem::Remove(key, value) => (entry((key, value)).0, None),
+    }));
+}
+
+fn consumer((name, consumer): (&Name, &Arc<Consumer>)) -> (RecordKey, Record) {
+    (RecordKey::Consumer(name.clone()), Record::Consumer(Arc::clone(consumer)))
+}
+
+fn key((id, key): (&KeyId, &Arc<Key>)) -> (RecordKey, Record) {
+    (RecordKey::Key(*id), Record::Key(Arc::clone(key)))
+}
+
+fn document(((kind, name), document): (&(Kind, Name), &Document)) -> (RecordKey, Record) {
+    (RecordKey::Document(*kind, name.clone()), Record::Document(document.clone()))
+}
+
+fn operator((name, operator): (&Name, &Arc<Operator>)) -> (RecordKey, Record) {
+    (RecordKey::Operator(name.clone()), Record::Operator(Arc::clone(operator)))
+}
+
+fn member((id, member): (&NodeId, &Arc<Member>)) -> (RecordKey, Record) {
+    (RecordKey::Member(*id), Record::Member(Arc::clone(member)))
+}
+
+fn join_token((hash, token): (&[u8; 32], &JoinToken)) -> (RecordKey, Record) {
+    (RecordKey::JoinToken(*hash), Record::JoinToken(token.clone()))
+}
+
+fn authority((hash, authority): (&[u8; 32], &Arc<Authority>)) -> (RecordKey, Record) {
+    (RecordKey::Authority(*hash), Record::Authority(Arc::clone(authority)))
+}
+
+fn audit((number, entry): (&u64, &Arc<AuditEntry>)) -> (RecordKey, Record) {
+    (RecordKey::Audit(*number), Record::Audit(Arc::clone(entry)))
+}
+
+fn request((id, remembered): (&RequestId, &Remembered)) -> (RecordKey, Record) {
+    (RecordKey::Request(*id), Record::Request(remembered.clone()))
 }

@@ -2,7 +2,7 @@
 //! clone costs a few pointers and shares everything.
 
 use crate::{
-    authority::Authority,
+    authority::{Authority, Phase},
     consumer::Consumer,
     key::{Key, KeyId, SecretHash},
     member::{Member, NodeId},
@@ -42,6 +42,8 @@ pub struct Registry {
     pub documents: OrdMap<(Kind, Name), Document>,
     /// Operators, revoked ones included.
     pub operators: OrdMap<Name, Arc<Operator>>,
+    /// Operators by the hash of their certificate, revoked ones included.
+    pub operators_by_certificate: OrdMap<[u8; 32], Name>,
     /// Members, leaving ones included.
     pub members: OrdMap<NodeId, Arc<Member>>,
     /// The number that the next member gets.
@@ -61,7 +63,18 @@ impl Registry {
 
     /// The documents of a kind, by name.
     pub fn documents_of(&self, kind: Kind) -> impl Iterator<Item = (&Name, &Document)> {
-        self.documents.iter().filter(move |((of, _), _)| *of == kind).map(|((_, name), document)| (name, document))
+        // Every name begins with a letter or digit, and this is the least of them.
+        let first = Name::least();
+        self.documents
+            .range((kind, first)..)
+            .take_while(move |((of, _), _)| *of == kind)
+            .map(|((_, name), document)| (name, document))
+    }
+
+    /// A document, if there is one.
+    #[must_use]
+    pub fn document(&self, kind: Kind, name: &Name) -> Option<&Document> {
+        self.documents.get(&(kind, name.clone()))
     }
 
     /// The keys of a consumer, by id.
@@ -71,9 +84,21 @@ impl Registry {
             .filter_map(|(_, id)| self.keys.get(id))
     }
 
+    /// The imported key whose whole credential has this hash. It may be revoked or ended, as may any key.
+    #[must_use]
+    pub fn key_of_hash(&self, hash: &SecretHash) -> Option<&Arc<Key>> {
+        self.keys.get(self.keys_by_hash.get(hash)?)
+    }
+
     /// The operator whose certificate this is, if it is in force.
     #[must_use]
     pub fn operator_of_certificate(&self, sha256: &[u8; 32]) -> Option<&Arc<Operator>> {
-        self.operators.values().find(|operator| operator.revoked_at.is_none() && operator.certificate_sha256 == *sha256)
+        self.operators.get(self.operators_by_certificate.get(sha256)?).filter(|operator| operator.revoked_at.is_none())
+    }
+
+    /// The authority that signs new certificates.
+    #[must_use]
+    pub fn active_authority(&self) -> Option<&Arc<Authority>> {
+        self.authorities.values().find(|authority| authority.phase == Phase::Active)
     }
 }

@@ -1,7 +1,16 @@
 //! Named documents: routes, upstreams, policies and whatever else the data plane gives meaning to. The core stores them
 //! as bytes with a revision; their typed form lives in the node, so a new option never touches consensus.
 
-use crate::name::Name;
+use crate::{
+    apply::Effect,
+    cap::{
+        APPLY_BYTES_MAX, AUDIT_SUBJECT_BYTES_MAX, CHANGES_PER_APPLY_MAX, DOCUMENT_BYTES_MAX, DOCUMENTS_PER_KIND_MAX,
+    },
+    consumer,
+    name::Name,
+    outcome::{Field, Noun, Refusal},
+    registry::Registry,
+};
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
@@ -86,4 +95,120 @@ pub enum Change {
         /// Its name.
         name: Name,
     },
+}
+
+/// Applies the edits of a resource file, if the resources are still those that it was validated against.
+pub(crate) fn apply(registry: &mut Registry, validated_against: u64, changes: &[Change]) -> Result<Effect, Refusal> {
+    Refusal::if_beyond(Field::Changes, changes.len(), CHANGES_PER_APPLY_MAX)?;
+    Refusal::if_beyond(
+        Field::ApplyBytes,
+        changes.iter().map(Change::bytes).fold(0, usize::saturating_add),
+        APPLY_BYTES_MAX,
+    )?;
+    let actual = registry.resources_revision;
+    if validated_against != actual {
+        return Err(Refusal::Conflict { noun: Noun::Resources, expected: validated_against, actual });
+    }
+    let mut done = Vec::new();
+    for change in changes {
+        let from = change.revision_in(registry);
+        if change.make(registry)? {
+            done.push((change, from));
+        }
+    }
+    check_counts(registry)?;
+    let from_revision = match done.as_slice() {
+        [] => return Ok(Effect::Unchanged),
+        [(_, from)] => *from,
+        [..] => (actual > 0).then_some(actual),
+    };
+    registry.resources_revision = registry.revision;
+    Ok(Effect::changed(subject(&done), from_revision))
+}
+
+/// Refuses too many documents of a kind. They are counted only when there are so many that it could be.
+fn check_counts(registry: &Registry) -> Result<(), Refusal> {
+    if registry.documents.len() <= DOCUMENTS_PER_KIND_MAX {
+        return Ok(());
+    }
+    Kind::ALL.into_iter().try_for_each(|kind| {
+        let others = registry.documents_of(kind).count().saturating_sub(1);
+        Refusal::if_full(Noun::Document(kind), others, DOCUMENTS_PER_KIND_MAX)
+    })
+}
+
+/// `route/orders, -upstream/old`, and no longer than an audit entry needs.
+fn subject(done: &[(&Change, Option<u64>)]) -> String {
+    let mut subject = String::new();
+    for (change, _) in done {
+        if subject.len() > AUDIT_SUBJECT_BYTES_MAX {
+            break;
+        }
+        if !subject.is_empty() {
+            subject.push_str(", ");
+        }
+        subject.push_str(&change.to_string());
+    }
+    subject
+}
+
+impl Change {
+    /// Makes the edit. `false` if there is nothing to change.
+    fn make(&self, registry: &mut Registry) -> Result<bool, Refusal> {
+        match self {
+            Self::PutDocument { kind, name, bytes } => put(registry, *kind, name, bytes),
+            Self::DeleteDocument { kind, name } => delete(registry, *kind, name).map(|()| true),
+            Self::PutConsumer { name, spec } => consumer::put(registry, name, spec),
+            Self::DeleteConsumer { name } => consumer::delete(registry, name).map(|()| true),
+        }
+    }
+
+    /// The revision of what it edits, if that exists.
+    fn revision_in(&self, registry: &Registry) -> Option<u64> {
+        match self {
+            Self::PutDocument { kind, name, .. } | Self::DeleteDocument { kind, name } => {
+                registry.document(*kind, name).map(|document| document.revision)
+            }
+            Self::PutConsumer { name, .. } | Self::DeleteConsumer { name } => {
+                registry.consumers.get(name).map(|consumer| consumer.revision)
+            }
+        }
+    }
+
+    /// Bytes that it brings.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::PutDocument { bytes, .. } => bytes.len(),
+            Self::PutConsumer { spec, .. } => spec.bytes(),
+            Self::DeleteDocument { .. } | Self::DeleteConsumer { .. } => 0,
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::PutDocument { kind, name, .. } => write!(f, "{kind}/{name}"),
+            Self::DeleteDocument { kind, name } => write!(f, "-{kind}/{name}"),
+            Self::PutConsumer { name, .. } => write!(f, "consumer/{name}"),
+            Self::DeleteConsumer { name } => write!(f, "-consumer/{name}"),
+        }
+    }
+}
+
+fn put(registry: &mut Registry, kind: Kind, name: &Name, bytes: &Arc<[u8]>) -> Result<bool, Refusal> {
+    Refusal::if_beyond(Field::DocumentBytes, bytes.len(), DOCUMENT_BYTES_MAX)?;
+    match registry.document(kind, name) {
+        Some(document) if document.bytes == *bytes => return Ok(false),
+        Some(_) | None => {}
+    }
+    let document = Document { bytes: Arc::clone(bytes), revision: registry.revision };
+    registry.documents.insert((kind, name.clone()), document);
+    Ok(true)
+}
+
+fn delete(registry: &mut Registry, kind: Kind, name: &Name) -> Result<(), Refusal> {
+    let missing = || Refusal::not_found(Noun::Document(kind), name);
+    registry.documents.remove(&(kind, name.clone())).ok_or_else(missing)?;
+    Ok(())
 }

@@ -1,5 +1,12 @@
 //! Settings of the whole cluster.
 
+use crate::{
+    apply::Effect,
+    cap::AUDIT_ENTRIES_MAX,
+    command::Precondition,
+    outcome::{Field, Noun, Refusal},
+    registry::Registry,
+};
 use serde::{Deserialize, Serialize};
 
 /// Settings that hold for every node and change at run time.
@@ -17,4 +24,30 @@ impl Default for Settings {
     fn default() -> Self {
         Self { voters: 3, learner_expiry_ms: 24 * 60 * 60 * 1000, audit_entries_max: 100_000 }
     }
+}
+
+impl Settings {
+    /// Refuses values that a cluster cannot run with.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        if !matches!(self.voters, 1 | 3 | 5 | 7) {
+            return Err(Refusal::OutOfBounds { what: Field::Voters, max: 7 });
+        }
+        if self.audit_entries_max > AUDIT_ENTRIES_MAX {
+            return Err(Refusal::OutOfBounds { what: Field::AuditEntries, max: AUDIT_ENTRIES_MAX });
+        }
+        Ok(())
+    }
+}
+
+/// Changes the settings, as a whole.
+pub(crate) fn put(registry: &mut Registry, settings: &Settings, precondition: Precondition) -> Result<Effect, Refusal> {
+    settings.check()?;
+    let from = registry.settings_revision;
+    precondition.check(Noun::Settings, from)?;
+    if registry.settings == *settings {
+        return Ok(Effect::Unchanged);
+    }
+    registry.settings = settings.clone();
+    registry.settings_revision = registry.revision;
+    Ok(Effect::changed("settings", Some(from)))
 }

@@ -3,7 +3,7 @@
 use crate::{
     audit::AuditEntry,
     command::{Entry, Proposal},
-    outcome::Outcome,
+    outcome::Applied,
     registry::Registry,
     request::{Remembered, RequestId},
     time::At,
@@ -28,15 +28,17 @@ pub struct State {
 
 impl State {
     /// Applies one log entry: each proposal in order, then a bounded sweep of what has ended.
-    pub fn apply_entry(&mut self, index: u64, entry: &Entry) -> Vec<Outcome> {
-        let outcomes = entry.proposals.iter().map(|proposal| self.apply(index, entry.at, proposal)).collect();
-        self.sweep();
-        outcomes
+    pub fn apply_entry(&mut self, index: u64, entry: &Entry) -> Vec<Applied> {
+        let before = self.at;
+        let applied = entry.proposals.iter().map(|proposal| self.apply(index, entry.at, proposal)).collect();
+        self.at = self.at.max(entry.at);
+        self.sweep(before);
+        applied
     }
 
     /// Applies one proposal. Total and deterministic: it depends on nothing but the state and the arguments. Time never
     /// goes back: what counts is the later of `at` and the last one.
-    pub fn apply(&mut self, index: u64, at: At, proposal: &Proposal) -> Outcome {
+    pub fn apply(&mut self, index: u64, at: At, proposal: &Proposal) -> Applied {
         crate::apply::apply(self, index, at, proposal)
     }
 }

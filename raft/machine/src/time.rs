@@ -34,4 +34,9 @@ impl Wall {
     pub const fn plus_ms(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))
     }
+
+    /// The minute that it lies in, counted from the epoch.
+    pub(crate) const fn minute(self) -> u64 {
+        self.0 / 60_000
+    }
 }
