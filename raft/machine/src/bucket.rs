@@ -89,6 +89,10 @@ pub struct Spent {
     pub close: bool,
 }
 
+/// Expired allowances of a quota that are remembered until the window ends: their holders have crashed, or will close
+/// them soon. Of the oldest beyond it, what was left stays spent.
+const EXPIRED_MAX: usize = 64;
+
 /// How often recent grants are halved.
 const SERVED_HALF_LIFE_US: u64 = 1_000_000;
 
@@ -252,6 +256,12 @@ impl Bucket {
             Rule::Quota(Quota { amount, window }) => {
                 for allowance in self.allowances.values_mut() {
                     allowance.expired |= has_ended(allowance);
+                }
+                let expired = self.allowances.iter().filter(|(_, allowance)| allowance.expired);
+                let too_many = expired.clone().count().saturating_sub(EXPIRED_MAX);
+                let oldest: Vec<AllowanceId> = expired.take(too_many).map(|(id, _)| *id).collect();
+                for id in oldest {
+                    self.allowances.remove(&id);
                 }
                 // Holders stop before the window does (see `ttl_us`), so nothing is outstanding here but after a jump
                 // of the calendar; then the new window waits for them, at most as long as an allowance lasts.

@@ -1,5 +1,7 @@
 //! What a bucket promises: never more than `burst + rate·d`, nothing lost, nothing made.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
 use imbl::OrdMap;
 use machine::{
     At, Name, Tick, Wall,
