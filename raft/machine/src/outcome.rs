@@ -51,7 +51,7 @@ pub enum Refusal {
         name: String,
     },
     /// The precondition does not hold.
-    #[error("the {noun} is at revision {actual}, not {expected}: somebody changed it in between")]
+    #[error("the revision of the {noun} is {actual}, not {expected}: somebody changed it in between")]
     Conflict {
         /// What was edited.
         noun: Noun,
@@ -61,7 +61,7 @@ pub enum Refusal {
         actual: u64,
     },
     /// A collection is full.
-    #[error("there are already {cap} of {noun}, which is the most a cluster holds")]
+    #[error("no room for another {noun}: there are already {cap}, which is the most a cluster holds")]
     CapReached {
         /// What is full.
         noun: Noun,

@@ -54,7 +54,8 @@ impl State {
             // Whoever reaches the cluster port may show tokens, and must not be able to fill the memory. A token that is
             // unknown, used or ended stays so, and the other reasons leave it unused.
             (Command::AdmitMember { .. }, Outcome::Refused(_)) => false,
-            _ => self.requests.len() < REQUESTS_MAX,
+            // Before there is a cluster, only a first entry is looked at, and it can be looked at again.
+            _ => self.registry.is_initialized() && self.requests.len() < REQUESTS_MAX,
         };
         if is_worth_it {
             self.requests.insert(proposal.request, Remembered { outcome: outcome.clone(), index });
