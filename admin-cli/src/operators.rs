@@ -1,0 +1,183 @@
+//! `quoratectl operators`: who may administer. The key pair of a new operator is made here, and only its public half
+//! leaves this machine.
+
+use crate::command_line::{OperatorsVerb, Role};
+use crate::context::ContextFile;
+use crate::exit::Failure;
+use crate::file::Aside;
+use crate::render::{Answer, Block};
+use crate::session::Session;
+use crate::written::Written;
+use crate::{duration, moment};
+use clap::ValueEnum;
+use proto::admin::operators_client::OperatorsClient;
+use proto::admin::{CreateOperatorRequest, ListOperatorsRequest, RevokeOperatorRequest};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use zeroize::{Zeroize, Zeroizing};
+
+/// Does one of its verbs.
+pub async fn run(session: &Session, verb: OperatorsVerb) -> Result<Answer, Failure> {
+    match verb {
+        OperatorsVerb::Create { name, role, expires, out } => create(session, name, role, expires, out).await,
+        OperatorsVerb::List => list(session).await,
+        OperatorsVerb::Revoke { name } => {
+            session.confirm(&format!("Revoke operator {name}?"))?;
+            revoke(session, name).await
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct CreatedData {
+    name: String,
+    role: String,
+    context: String,
+    endpoints: Vec<String>,
+    expires_at: Option<String>,
+    #[serde(flatten)]
+    written: Written,
+}
+
+async fn create(
+    session: &Session,
+    name: String,
+    role: Role,
+    expires: Duration,
+    out: Option<PathBuf>,
+) -> Result<Answer, Failure> {
+    if out.is_none() && (name.is_empty() || name.contains(['/', '\0'])) {
+        return Err(Failure::usage(format!("`{name}` is no file name"), "name the context file with --out"));
+    }
+    let path = out.unwrap_or_else(|| PathBuf::from(format!("{name}.toml")));
+    // Before anything is asked: a certificate whose key cannot be kept would be of no use to anyone.
+    let aside = new_file(&path)?;
+    let role = role.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let (key, certificate_request) = key_pair(&name)?;
+    let check = format!("quoratectl operators list; if {name} is there, revoke it: its key was not kept");
+    let reply = session
+        .client
+        .write(&check, async |channel, write| {
+            let request = CreateOperatorRequest {
+                write: Some(write),
+                name: name.clone(),
+                role: role.clone(),
+                certificate_request_pem: certificate_request.clone(),
+                ttl_ms: duration::millis(expires),
+            };
+            OperatorsClient::new(channel).create(request).await
+        })
+        .await?;
+    let endpoints = if reply.addresses.is_empty() { session.context.endpoints.clone() } else { reply.addresses };
+    let mut context = ContextFile {
+        cluster: session.context.cluster.clone(),
+        operator: name.clone(),
+        endpoints: endpoints.clone(),
+        ca_pem: Some(reply.authorities_pem),
+        certificate_pem: Some(reply.certificate_pem),
+        key_pem: Some(key.to_string()),
+        ..ContextFile::default()
+    };
+    let text = toml::to_string_pretty(&context).map_err(|error| Failure::local(format!("the context: {error}")))?;
+    context.key_pem.zeroize();
+    aside.write(Zeroizing::new(text).as_bytes())?;
+    aside.publish()?;
+    let written = Written::from_answer(reply.result)?;
+    let people = vec![
+        Block::Text(format!(
+            "Operator {name} ({role}) until {}.\nIts context, with its private key: {}",
+            moment::text_or(reply.expires_at_ms, "for ever"),
+            path.display()
+        )),
+        Block::Text(written.sentence()),
+    ];
+    let notices = written.notices();
+    let data = CreatedData {
+        name,
+        role,
+        context: path.display().to_string(),
+        endpoints,
+        expires_at: moment::text(reply.expires_at_ms),
+        written,
+    };
+    Ok(Answer::new(data, people).with_notices(notices))
+}
+
+fn new_file(path: &Path) -> Result<Aside, Failure> {
+    if path.symlink_metadata().is_ok() {
+        return Err(Failure::usage(format!("{} exists already", path.display()), "name another file with --out"));
+    }
+    Aside::create(path, 0o600)
+}
+
+/// A key pair, and the request to certify it.
+fn key_pair(name: &str) -> Result<(Zeroizing<String>, String), Failure> {
+    let made = || -> Result<_, rcgen::Error> {
+        let key = KeyPair::generate()?;
+        let mut params = CertificateParams::default();
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::CommonName, name);
+        subject.push(DnType::OrganizationalUnitName, "operator");
+        params.distinguished_name = subject;
+        let request = params.serialize_request(&key)?.pem()?;
+        Ok((Zeroizing::new(key.serialize_pem()), request))
+    };
+    made().map_err(|error| Failure::local(format!("no key pair could be made: {error}")))
+}
+
+#[derive(Serialize)]
+struct OperatorData {
+    name: String,
+    role: String,
+    state: String,
+    created_at: Option<String>,
+    expires_at: Option<String>,
+    certificate_sha256: String,
+    revision: u64,
+}
+
+async fn list(session: &Session) -> Result<Answer, Failure> {
+    let call = async |channel| OperatorsClient::new(channel).list(ListOperatorsRequest {}).await;
+    let reply = session.client.read(call).await?;
+    let rows = reply
+        .operators
+        .iter()
+        .map(|operator| {
+            vec![
+                operator.name.clone(),
+                operator.role.clone(),
+                operator.state.clone(),
+                moment::text_or(operator.created_at_ms, "-"),
+                moment::text_or(operator.expires_at_ms, "never"),
+            ]
+        })
+        .collect();
+    let data: Vec<OperatorData> = reply
+        .operators
+        .into_iter()
+        .map(|operator| OperatorData {
+            name: operator.name,
+            role: operator.role,
+            state: operator.state,
+            created_at: moment::text(operator.created_at_ms),
+            expires_at: moment::text(operator.expires_at_ms),
+            certificate_sha256: operator.certificate_sha256,
+            revision: operator.revision,
+        })
+        .collect();
+    let columns = vec!["NAME", "ROLE", "STATE", "CREATED", "EXPIRES"];
+    Ok(Answer::new(data, vec![Block::Table(columns, rows, "no operators")]))
+}
+
+async fn revoke(session: &Session, name: String) -> Result<Answer, Failure> {
+    let result = session
+        .client
+        .write("quoratectl operators list", async |channel, write| {
+            let request = RevokeOperatorRequest { write: Some(write), name: name.clone() };
+            OperatorsClient::new(channel).revoke(request).await
+        })
+        .await?;
+    Ok(Written::from(result).answer(format!("Operator {name} is revoked.")))
+}
