@@ -1,0 +1,194 @@
+//! The checkpoint: the applied state as key and value records in sled, written by changes, so that a restart need not replay the log.
+//!
+//! **What it promises: nothing but honesty.** sled 0.34 loses data on power cuts (its `flush` is no `fdatasync`, and it rewrites its
+//! segments in place), panics on damaged files, and cannot be asked whether it is whole. So each commit is one atomic batch with a
+//! marker that counts the records and sums their checksums; it is flushed, and the files are synced from here. What [`Checkpoint::load`]
+//! gives out has been proved by a full scan against that marker. Whatever is missing, damaged, incomplete or makes sled panic is
+//! deleted, and the caller rebuilds it from a snapshot and the log. A power cut at a bad moment may cost the checkpoint that had been
+//! committed before: so what only the checkpoint holds is not safe. Purge the log no further than the newest snapshot file.
+//!
+//! The keys in sled: `0` the marker, `1 key` a record with its checksum and the first part of its value, `2 length key part` the other
+//! parts. Values are split because sled puts large ones into files of their own.
+//!
+//! **Not here**: what keys and values mean, when to commit, snapshots. Calls block; keep them off the threads that serve.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use sled::Batch;
+
+use crate::{Error, KeyValue};
+use records::{Records, Total};
+use tree::Tree;
+
+mod records;
+mod tree;
+
+/// A state loaded from the checkpoint, proved complete.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What the caller committed with it.
+    pub marker: Bytes,
+    /// The number of records.
+    pub count: u64,
+    /// The records, by ascending key. An error means that the files changed after they had been proved.
+    pub records: Records,
+}
+
+/// The checkpoint in its directory.
+pub struct Checkpoint {
+    dir: PathBuf,
+    /// None: there is no checkpoint (any more) to build on.
+    tree: Option<Tree>,
+    /// What the tree holds; None until it has been loaded or replaced.
+    total: Option<Total>,
+    discarded: Option<String>,
+}
+
+/// What the checkpoint takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CheckpointSize {
+    /// Records.
+    pub records: u64,
+    /// Bytes of their keys and values.
+    pub live_bytes: u64,
+    /// Bytes of sled's files.
+    pub disk_bytes: u64,
+}
+
+/// Records go into a new tree in batches of about this size.
+const REPLACE_BATCH_BYTES: usize = 1 << 20;
+
+impl Checkpoint {
+    /// Opens what is there. Whatever sled cannot open is deleted; [`Checkpoint::discarded`] says why.
+    pub fn open(dir: &Path) -> Result<Checkpoint, Error> {
+        let mut checkpoint = Checkpoint { dir: dir.to_owned(), tree: None, total: None, discarded: None };
+        if tree::exists(dir) {
+            match Tree::open(dir)? {
+                Ok(tree) => checkpoint.tree = Some(tree),
+                Err(why) => checkpoint.discard(why)?,
+            }
+        }
+        Ok(checkpoint)
+    }
+
+    /// Proves the checkpoint by reading all of it, and gives it out. `None`: there is none, or it was deleted just now because it could
+    /// not be proved ([`Checkpoint::discarded`] says why); rebuild the state and [`Checkpoint::replace`] it.
+    pub fn load(&mut self) -> Result<Option<Loaded>, Error> {
+        let Some(tree) = &self.tree else {
+            return Ok(None);
+        };
+        let proved = tree.marker().and_then(|marker| match marker {
+            Some((total, marker)) => tree.total().map(|found| (total, marker, found)),
+            None => Err("it was never finished".to_owned()),
+        });
+        let why = match proved {
+            Ok((total, marker, found)) if total == found => {
+                self.total = Some(total);
+                return Ok(Some(Loaded { marker, count: total.count, records: tree.records() }));
+            }
+            Ok((total, _, found)) => format!("it should hold {total}, but holds {found}"),
+            Err(why) => why,
+        };
+        self.discard(why)?;
+        Ok(None)
+    }
+
+    /// Why the checkpoint that was here had to be deleted, for the operator's log.
+    pub fn discarded(&self) -> Option<&str> {
+        self.discarded.as_deref()
+    }
+
+    /// Changes records (`None` removes one) and the marker, all or nothing, on top of what was loaded or replaced. Of several changes to
+    /// one key the last counts. When this returns, sled has written it and its files are synced.
+    ///
+    /// After an error there is no checkpoint any more, and nothing else is lost: go on without, and replace it.
+    pub fn commit(&mut self, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>, marker: Bytes) -> Result<(), Error> {
+        let (Some(tree), Some(total)) = (&self.tree, self.total) else {
+            return Err(Error::refused("there is no complete checkpoint to change: replace it first"));
+        };
+        // Of several changes to one key the last; looked up in the order of sled's pages.
+        let changes: BTreeMap<_, _> = changes.into_iter().collect();
+        let written = (|| {
+            let mut total = total;
+            let mut batch = Batch::default();
+            for (key, value) in &changes {
+                tree.change(&mut batch, &mut total, key, value.as_deref())?;
+            }
+            tree.finish(batch, &total, &marker)?;
+            Ok(total)
+        })();
+        match written {
+            Ok(total) => {
+                self.total = Some(total);
+                Ok(())
+            }
+            Err(error) => self.give_up(error),
+        }
+    }
+
+    /// Replaces everything. Each key comes once. Until this returns, there is no checkpoint.
+    pub fn replace(&mut self, records: impl IntoIterator<Item = KeyValue>, marker: Bytes) -> Result<(), Error> {
+        self.clear()?;
+        let tree = match Tree::open(&self.dir)? {
+            Ok(tree) => tree,
+            Err(why) => return Err(Error::io(&self.dir, "open the new checkpoint in", std::io::Error::other(why))),
+        };
+        let written = (|| {
+            let mut total = Total::default();
+            let (mut batch, mut bytes) = (Batch::default(), 0);
+            for (key, value) in records {
+                tree.add(&mut batch, &mut total, &key, &value)?;
+                bytes += key.len() + value.len();
+                if bytes >= REPLACE_BATCH_BYTES {
+                    tree.apply(std::mem::take(&mut batch))?;
+                    bytes = 0;
+                }
+            }
+            tree.finish(batch, &total, &marker)?;
+            Ok(total)
+        })();
+        self.tree = Some(tree);
+        match written {
+            Ok(total) => {
+                self.total = Some(total);
+                Ok(())
+            }
+            Err(error) => self.give_up(error),
+        }
+    }
+
+    /// What it takes; `None` without a complete checkpoint.
+    pub fn size(&self) -> Option<CheckpointSize> {
+        let (tree, total) = (self.tree.as_ref()?, self.total?);
+        Some(CheckpointSize { records: total.count, live_bytes: total.bytes, disk_bytes: tree.disk_bytes() })
+    }
+
+    fn give_up(&mut self, error: Error) -> Result<(), Error> {
+        // The first error is the one that explains; deleting is tried again when the directory is opened.
+        drop(self.discard(error.to_string()));
+        Err(error)
+    }
+
+    fn discard(&mut self, why: String) -> Result<(), Error> {
+        self.discarded = Some(why);
+        self.clear()
+    }
+
+    /// Closes sled and deletes its files.
+    fn clear(&mut self) -> Result<(), Error> {
+        self.total = None;
+        if let Some(tree) = self.tree.take() {
+            tree.close();
+        }
+        tree::delete(&self.dir)
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Checkpoint").field("dir", &self.dir).field("total", &self.total).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,138 @@
+//! What the log holds, in memory: a position for each entry, the latest entries themselves, and the vote, committed and purged markers.
+//!
+//! Entries are a contiguous run of indexes. No I/O here.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+/// Where an entry lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In a segment. The segment's number modulo 2³² is enough: more segments than that never live at once.
+    Stored { segment: u32, len: u32, offset: u64 },
+    /// Not written yet; the ticket tells it from an earlier entry of the same index that was truncated in the queue.
+    Queued { ticket: u64 },
+    /// In a segment before the oldest one found.
+    Missing,
+}
+
+/// The single-valued part of the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Markers {
+    pub(crate) vote: Option<Bytes>,
+    pub(crate) committed: Option<Bytes>,
+    pub(crate) purged: Option<(u64, Bytes)>,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    pub(crate) markers: Markers,
+    first: u64,
+    places: VecDeque<Place>,
+    /// The last entries; everything that is still queued is among them.
+    recent: VecDeque<Bytes>,
+    recent_bytes: usize,
+}
+
+impl Contents {
+    pub(crate) fn first(&self) -> Option<u64> {
+        (!self.places.is_empty()).then_some(self.first)
+    }
+
+    pub(crate) fn last(&self) -> Option<u64> {
+        Some(self.first()? + self.places.len() as u64 - 1)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The only index that can be appended next; `None` if any can.
+    pub(crate) fn next(&self) -> Option<u64> {
+        match self.last() {
+            Some(last) => Some(last + 1),
+            None => self.markers.purged.as_ref().map(|(purged, _)| purged + 1),
+        }
+    }
+
+    /// Adds an entry. The caller has checked that it is the next one.
+    pub(crate) fn push(&mut self, index: u64, place: Place, bytes: Option<Bytes>) {
+        if self.places.is_empty() {
+            self.first = index;
+        }
+        self.places.push_back(place);
+        match bytes {
+            Some(bytes) => {
+                self.recent_bytes += bytes.len();
+                self.recent.push_back(bytes);
+            }
+            // The recent entries are the last ones without a gap.
+            None => self.forget_recent(),
+        }
+    }
+
+    pub(crate) fn truncate_from(&mut self, index: u64) {
+        let keep = index.saturating_sub(self.first).min(self.places.len() as u64) as usize;
+        for _ in keep..self.places.len() {
+            self.places.pop_back();
+            self.recent_bytes -= self.recent.pop_back().map_or(0, |bytes| bytes.len());
+        }
+    }
+
+    pub(crate) fn purge_to(&mut self, index: u64, marker: Bytes) {
+        while self.first().is_some_and(|first| first <= index) {
+            if self.recent.len() == self.places.len() {
+                self.recent_bytes -= self.recent.pop_front().map_or(0, |bytes| bytes.len());
+            }
+            self.places.pop_front();
+            self.first += 1;
+        }
+        self.markers.purged = Some((index, marker));
+    }
+
+    /// Notes where a queued entry was written, if it is still the one.
+    pub(crate) fn stored(&mut self, index: u64, ticket: u64, stored: Place) {
+        if let Some(place) = self.slot(index).and_then(|slot| self.places.get_mut(slot))
+            && *place == (Place::Queued { ticket })
+        {
+            *place = stored;
+        }
+    }
+
+    /// Forgets the oldest recent entries beyond this many bytes, except queued ones and the last.
+    pub(crate) fn shrink_recent(&mut self, bytes_max: usize) {
+        while self.recent_bytes > bytes_max && self.recent.len() > 1 {
+            let oldest = self.places.len() - self.recent.len();
+            if let Some(Place::Queued { .. }) = self.places.get(oldest) {
+                break;
+            }
+            self.recent_bytes -= self.recent.pop_front().map_or(0, |bytes| bytes.len());
+        }
+    }
+
+    pub(crate) fn place(&self, index: u64) -> Option<Place> {
+        self.places.get(self.slot(index)?).copied()
+    }
+
+    pub(crate) fn recent(&self, index: u64) -> Option<Bytes> {
+        let slot = self.slot(index)?;
+        let before = self.places.len() - self.recent.len();
+        self.recent.get(slot.checked_sub(before)?).cloned()
+    }
+
+    /// The entries whose segment was not found.
+    pub(crate) fn missing(&self) -> Option<(u64, u64)> {
+        let missing = self.places.iter().take_while(|place| **place == Place::Missing).count() as u64;
+        (missing > 0).then(|| (self.first, self.first + missing - 1))
+    }
+
+    fn slot(&self, index: u64) -> Option<usize> {
+        usize::try_from(index.checked_sub(self.first)?).ok()
+    }
+
+    fn forget_recent(&mut self) {
+        self.recent.clear();
+        self.recent_bytes = 0;
+    }
+}

@@ -1,0 +1,326 @@
+//! The log on the real file system and on the simulated one: what it gives back, what it refuses, and how it fails.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use bytes::Bytes;
+use storage::fs::{Fs, Loss, Simulated};
+use storage::{Error, Log, LogSettings, Record};
+
+fn small() -> LogSettings {
+    LogSettings {
+        segment_bytes: 1024,
+        cache_bytes: 256,
+        idle_mark: Duration::from_secs(3600),
+        ..LogSettings::default()
+    }
+}
+
+fn record(index: u64) -> Record {
+    Record { index, bytes: body(index) }
+}
+
+fn body(index: u64) -> Bytes {
+    Bytes::from(format!("entry {index} {}", "x".repeat(index as usize % 50)))
+}
+
+fn asked(call: impl FnOnce(Box<dyn FnOnce(Result<(), Error>) + Send>)) -> Result<(), Error> {
+    let (done, wait): (_, Receiver<Result<(), Error>>) = channel();
+    call(Box::new(move |result| done.send(result).unwrap()));
+    wait.recv().unwrap()
+}
+
+fn append(log: &Log, range: std::ops::Range<u64>) -> Result<(), Error> {
+    asked(|done| log.append(range.map(record).collect(), done))
+}
+
+fn held(log: &Log) -> Vec<u64> {
+    let records = log.read(0..u64::MAX, usize::MAX).unwrap();
+    for found in &records {
+        assert_eq!(*found, record(found.index));
+    }
+    records.into_iter().map(|record| record.index).collect()
+}
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<_> = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+#[test]
+fn gives_back_what_was_saved_after_opening_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    assert_eq!((log.first_index(), log.last_index(), log.last().unwrap(), log.vote()), (None, None, None, None));
+    append(&log, 1..101).unwrap();
+    asked(|done| log.save_vote(Bytes::from("vote"), done)).unwrap();
+    log.save_committed(Bytes::from("committed"));
+    asked(|done| log.truncate_from(81, done)).unwrap();
+    append(&log, 81..91).unwrap();
+    asked(|done| log.purge_to(20, Bytes::from("purged"), done)).unwrap();
+    let check = |log: &Log| {
+        assert_eq!(held(log), (21..91).collect::<Vec<_>>());
+        assert_eq!((log.first_index(), log.last_index()), (Some(21), Some(90)));
+        assert_eq!(log.last().unwrap(), Some(record(90)));
+        assert_eq!(log.vote(), Some(Bytes::from("vote")));
+        assert_eq!(log.committed(), Some(Bytes::from("committed")));
+        assert_eq!(log.purged(), Some((20, Bytes::from("purged"))));
+    };
+    check(&log);
+    drop(log);
+    let log = Log::open(dir.path(), small()).unwrap();
+    assert_eq!(log.torn_bytes(), 0);
+    check(&log);
+}
+
+#[test]
+fn reads_are_capped_by_bytes_but_never_empty() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    let entries = (0..10).map(|index| Record { index, bytes: Bytes::from(vec![7; 100]) }).collect();
+    asked(|done| log.append(entries, done)).unwrap();
+    let count = |range, cap| log.read(range, cap).unwrap().len();
+    assert_eq!(count(0..10, 350), 3);
+    assert_eq!(count(0..10, 1), 1);
+    assert_eq!(count(4..6, usize::MAX), 2);
+    assert_eq!(count(10..20, usize::MAX), 0);
+}
+
+#[test]
+fn the_vote_and_the_markers_outlive_the_segments_that_held_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    asked(|done| log.save_vote(Bytes::from("vote"), done)).unwrap();
+    log.save_committed(Bytes::from("committed"));
+    append(&log, 1..101).unwrap();
+    let before = segments(dir.path());
+    assert!(before.len() > 3, "{before:?}");
+    asked(|done| log.purge_to(100, Bytes::from("purged"), done)).unwrap();
+    let after = segments(dir.path());
+    assert_eq!((after.len(), log.size().segments), (1, 1));
+    assert!(after[0] >= before[before.len() - 1]);
+    drop(log);
+    let log = Log::open(dir.path(), small()).unwrap();
+    assert_eq!(log.vote(), Some(Bytes::from("vote")));
+    assert_eq!(log.committed(), Some(Bytes::from("committed")));
+    assert_eq!(log.purged(), Some((100, Bytes::from("purged"))));
+    append(&log, 101..111).unwrap();
+    assert_eq!(held(&log), (101..111).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_purge_beyond_the_end_lets_the_log_go_on_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    append(&log, 1..11).unwrap();
+    asked(|done| log.purge_to(500, Bytes::from("snapshot"), done)).unwrap();
+    assert_eq!((log.first_index(), log.last_index()), (None, None));
+    assert!(matches!(append(&log, 11..12), Err(Error::Refused { .. })));
+    append(&log, 501..503).unwrap();
+    drop(log);
+    assert_eq!(held(&Log::open(dir.path(), small()).unwrap()), [501, 502]);
+}
+
+#[test]
+fn gaps_and_what_was_purged_are_refused_without_harm() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    append(&log, 1..5).unwrap();
+    assert!(matches!(append(&log, 6..7), Err(Error::Refused { .. })));
+    asked(|done| log.purge_to(3, Bytes::new(), done)).unwrap();
+    assert!(matches!(asked(|done| log.truncate_from(3, done)), Err(Error::Refused { .. })));
+    assert!(matches!(asked(|done| log.purge_to(2, Bytes::new(), done)), Err(Error::Refused { .. })));
+    append(&log, 5..6).unwrap();
+    assert_eq!(held(&log), [4, 5]);
+}
+
+#[test]
+fn completions_come_in_order_and_one_sync_serves_many() {
+    let disk = Simulated::new();
+    let log = Log::open_on(Arc::new(disk.clone()), Path::new("/log"), LogSettings::default()).unwrap();
+    let (done, order) = channel();
+    for index in 0..1000 {
+        let done = done.clone();
+        log.append(vec![record(index)], move |result| done.send((index, result.is_ok())).unwrap());
+        // What was queued can be read.
+        assert_eq!(log.last_index(), Some(index));
+    }
+    for index in 0..1000 {
+        assert_eq!(order.recv().unwrap(), (index, true));
+    }
+    assert!(disk.power_cut(Loss::All).used() > 0);
+}
+
+#[test]
+fn a_flipped_byte_in_the_middle_names_file_and_offset() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    for index in 1..51 {
+        append(&log, index..index + 1).unwrap();
+    }
+    drop(log);
+    let paths = segments(dir.path());
+    assert!(paths.len() > 2);
+    for path in &paths {
+        let bytes = std::fs::read(path).unwrap();
+        for offset in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[offset] ^= 0x10;
+            std::fs::write(path, &damaged).unwrap();
+            let newest = Some(path) == paths.last();
+            match Log::open(dir.path(), small()) {
+                Err(Error::Corrupt { file, offset: at, what }) => {
+                    assert_eq!(&file, path);
+                    assert!(at <= offset as u64, "{at} {offset}: {what}");
+                }
+                // The mark that was written last guards everything before it; nothing guards the mark itself, and nothing needs it.
+                Ok(log) if newest && offset >= bytes.len() - 32 => assert_eq!(held(&log), (1..51).collect::<Vec<_>>()),
+                other => panic!("byte {offset} of {}: {other:?}", path.display()),
+            }
+            std::fs::write(path, &bytes).unwrap();
+        }
+    }
+    assert_eq!(held(&Log::open(dir.path(), small()).unwrap()).len(), 50);
+}
+
+#[test]
+fn damage_under_an_open_log_is_found_by_the_read() {
+    let disk = Simulated::new();
+    let dir = Path::new("/log");
+    let log = Log::open_on(Arc::new(disk.clone()), dir, small()).unwrap();
+    append(&log, 1..101).unwrap();
+    let first = dir.join("0000000000000001.log");
+    disk.damage(&first, 500, 1).unwrap();
+    match log.read(1..101, usize::MAX) {
+        Err(Error::Corrupt { file, offset, .. }) => assert!(file == first && offset <= 500, "{offset}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn missing_segments_are_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    append(&log, 1..101).unwrap();
+    drop(log);
+    let paths = segments(dir.path());
+    for path in &paths[..paths.len() - 1] {
+        let bytes = std::fs::read(path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        assert!(matches!(Log::open(dir.path(), small()), Err(Error::Corrupt { .. })), "{}", path.display());
+        std::fs::write(path, bytes).unwrap();
+    }
+    assert_eq!(held(&Log::open(dir.path(), small()).unwrap()).len(), 100);
+}
+
+#[test]
+fn an_earlier_segment_cut_at_a_record_is_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    append(&log, 1..101).unwrap();
+    drop(log);
+    let first = &segments(dir.path())[0];
+    let length = first.metadata().unwrap().len();
+    std::fs::OpenOptions::new().write(true).open(first).unwrap().set_len(length - 8).unwrap();
+    assert!(matches!(Log::open(dir.path(), small()), Err(Error::Corrupt { .. })));
+}
+
+#[test]
+fn a_newer_format_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Log::open(dir.path(), small()).unwrap());
+    let path = &segments(dir.path())[0];
+    let mut bytes = std::fs::read(path).unwrap();
+    bytes[8] = 2;
+    let crc = crc32fast::hash(&bytes[..60]);
+    bytes[60..64].copy_from_slice(&crc.to_le_bytes());
+    std::fs::write(path, bytes).unwrap();
+    let error = Log::open(dir.path(), small()).unwrap_err();
+    assert!(matches!(error, Error::Newer { found: 2, supported: 1, .. }), "{error}");
+}
+
+#[test]
+fn a_full_disk_is_told_and_poisons_and_nothing_acknowledged_is_lost() {
+    let disk = Simulated::new();
+    let dir = Path::new("/log");
+    let log = Log::open_on(Arc::new(disk.clone()), dir, small()).unwrap();
+    append(&log, 1..11).unwrap();
+    disk.limit(Some(disk.used() + 100));
+    let error = append(&log, 11..31).unwrap_err();
+    assert!(matches!(error, Error::Full { .. }), "{error}");
+    disk.limit(None);
+    let error = append(&log, 31..32).unwrap_err();
+    assert!(matches!(&error, Error::Poisoned { .. }) && error.is_full(), "{error}");
+    assert!(matches!(log.failure(), Some(Error::Full { .. })));
+    drop(log);
+    for loss in [Loss::All, Loss::Nothing, Loss::Some(7)] {
+        let survivor = disk.power_cut(loss);
+        let log = Log::open_on(Arc::new(survivor), dir, small()).unwrap();
+        let held = held(&log);
+        assert!(held.len() >= 10 && held.len() < 30, "{held:?}");
+        append(&log, held.len() as u64 + 1..41).unwrap();
+    }
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged() {
+    let disk = Simulated::new();
+    let dir = Path::new("/log");
+    let log = Log::open_on(Arc::new(disk.clone()), dir, small()).unwrap();
+    append(&log, 1..5).unwrap();
+    disk.sync_fails_after(0);
+    assert!(matches!(append(&log, 5..8), Err(Error::Io { .. })));
+    // The disk works again, but what it should have saved is gone.
+    assert!(matches!(append(&log, 8..9), Err(Error::Poisoned { .. })));
+    assert!(matches!(asked(|done| log.save_vote(Bytes::from("vote"), done)), Err(Error::Poisoned { .. })));
+    assert!(matches!(log.sync(), Err(Error::Poisoned { .. })));
+    drop(log);
+    let log = Log::open_on(Arc::new(disk.power_cut(Loss::Nothing)), dir, small()).unwrap();
+    assert_eq!(held(&log), [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_segment_begun_and_not_finished_is_removed() {
+    let disk = Simulated::new();
+    let dir = Path::new("/log");
+    let log = Log::open_on(Arc::new(disk.clone()), dir, small()).unwrap();
+    append(&log, 1..5).unwrap();
+    drop(log);
+    disk.create(&dir.join("0000000000000002.new")).unwrap().write_at(b"QUOR", 0).unwrap();
+    let log = Log::open_on(Arc::new(disk.clone()), dir, small()).unwrap();
+    assert_eq!(held(&log), [1, 2, 3, 4]);
+    assert_eq!(disk.list(dir).unwrap(), ["0000000000000001.log"]);
+}
+
+#[test]
+fn a_slow_disk_holds_its_callers_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), LogSettings { queue_bytes: 64, ..small() }).unwrap();
+    let (done, count) = channel();
+    for index in 0..200 {
+        let done = done.clone();
+        log.append(vec![record(index)], move |result| done.send(result).unwrap());
+    }
+    drop(done);
+    assert_eq!(count.iter().filter(Result::is_ok).count(), 200);
+    assert_eq!(held(&log).len(), 200);
+}
+
+#[test]
+fn the_last_clone_may_be_dropped_by_a_completion() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::open(dir.path(), small()).unwrap();
+    let (done, wait) = channel();
+    let clone = log.clone();
+    clone.append(vec![record(1)], move |result| {
+        drop(log);
+        done.send(result).unwrap();
+    });
+    drop(clone);
+    wait.recv().unwrap().unwrap();
+}
