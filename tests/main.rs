@@ -7,3 +7,17 @@
     clippy::unwrap_used,
     reason = "a test fails by panicking"
 )]
+
+mod admin_flow;
+mod bad_input;
+mod command_line;
+mod documented;
+mod failover;
+mod full_disk;
+mod load_balancer;
+mod membership;
+mod ops;
+mod request_flow;
+mod resources;
+mod restart;
+mod shared;

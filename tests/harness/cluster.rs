@@ -25,7 +25,7 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     context: PathBuf,
     directory: TempDir,
-    _permit: Permit,
+    _permit: Option<Permit>,
 }
 
 /// A node, running or not.
@@ -59,6 +59,11 @@ impl Cluster {
     /// One node, with these lines at the head of its settings file.
     pub fn first(settings: &str) -> Self {
         let permit = Permit::take();
+        Self { _permit: Some(permit), ..Self::first_beside(settings) }
+    }
+
+    /// The same without a permit: for a second cluster beside one that has it.
+    pub fn first_beside(settings: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut node = Node::prepare(directory.path(), "n1", settings);
         let init = node.quorate("init", &[]);
@@ -66,7 +71,7 @@ impl Cluster {
         let context = printed_context(&init);
         node.run();
         node.wait_ready();
-        Self { nodes: vec![node], context, directory, _permit: permit }
+        Self { nodes: vec![node], context, directory, _permit: None }
     }
 
     /// Adds a node: a token, `join` with these further arguments, `run`; waits until it is ready. Returns its number.

@@ -13,6 +13,7 @@ use std::{
 #[derive(Clone, Debug)]
 pub struct Ctl {
     context: PathBuf,
+    endpoints: Vec<String>,
 }
 
 /// A finished run.
@@ -31,7 +32,7 @@ pub struct Ran {
 impl Ctl {
     /// With a context file.
     pub fn new(context: impl Into<PathBuf>) -> Self {
-        Self { context: context.into() }
+        Self { context: context.into(), endpoints: Vec::new() }
     }
 
     /// The context file.
@@ -42,17 +43,10 @@ impl Ctl {
     /// The same operator, talking to these nodes only (`host:port` of cluster listeners).
     #[must_use]
     pub fn at(&self, endpoints: &[&str]) -> Self {
-        let text = fs::read_to_string(&self.context).expect("the context file");
-        let mut context: toml::Table = text.parse().expect("the context file is TOML");
-        let endpoints_value: Vec<toml::Value> = endpoints.iter().map(|endpoint| toml::Value::from(*endpoint)).collect();
-        context.insert("endpoints".into(), endpoints_value.into());
-        let name = endpoints.join("-").replace([':', '[', ']'], "_");
-        let beside = self.context.with_file_name(format!("at-{name}-{}.toml", std::process::id()));
-        // Written aside and renamed: tests that run at the same time may ask for the same one.
-        let aside = beside.with_extension(format!("{:?}", std::thread::current().id()));
-        fs::write(&aside, context.to_string()).expect("a context file can be written beside the other");
-        fs::rename(&aside, &beside).expect("and renamed");
-        Self { context: beside }
+        Self {
+            context: self.context.clone(),
+            endpoints: endpoints.iter().map(|&endpoint| endpoint.to_owned()).collect(),
+        }
     }
 
     /// Runs with these arguments after `--context FILE`.
@@ -63,7 +57,11 @@ impl Ctl {
     /// The same with text on standard input.
     pub fn run_with_input<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, input: &str) -> Ran {
         let mut command = Command::new(programs::quoratectl());
-        command.arg("--context").arg(&self.context).args(arguments);
+        command.arg("--context").arg(&self.context);
+        for endpoint in &self.endpoints {
+            command.arg("--endpoint").arg(endpoint);
+        }
+        command.args(arguments);
         // What the developer has set must not reach the tests.
         for variable in ["QUORATE_CONTEXT", "QUORATE_HOME"] {
             command.env_remove(variable);

@@ -15,7 +15,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    time::Duration,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -93,6 +94,8 @@ impl Dev {
         let ready_file = directory.path().join("ready.json");
         let mut command = Self::command(&options, directory.path());
         command.arg("--ready-file").arg(&ready_file);
+        // What it puts into a temporary folder goes away with ours.
+        command.env("TMPDIR", directory.path());
         let mut process = Process::start(command, &directory.path().join("dev"));
         let ready: Ready = eventually_within(Duration::from_secs(120), "the ready file of quorate dev", || {
             assert!(process.ended().is_none(), "quorate dev ended before it was ready\n{}", process.tail());
@@ -194,7 +197,12 @@ impl Drop for Dev {
         if std::thread::panicking() {
             eprintln!("{}", self.process.tail());
         }
-        let _ = self.process.ended();
+        // In good order, so that it ends its nodes by itself; whoever is left then is killed.
+        self.process.signal(Signal::TERM);
+        let started = Instant::now();
+        while self.process.ended().is_none() && started.elapsed() < Duration::from_secs(3) {
+            sleep(Duration::from_millis(20));
+        }
         for node in &self.ready.nodes {
             // A number that the kernel has given to another process since then is not ours to kill.
             let command = fs::read(format!("/proc/{}/cmdline", node.pid)).unwrap_or_default();

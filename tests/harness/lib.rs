@@ -10,6 +10,7 @@
     reason = "the harness is test code: it fails by panicking"
 )]
 
+pub mod admin;
 pub mod balancer;
 pub mod client;
 pub mod cluster;

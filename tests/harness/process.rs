@@ -125,13 +125,6 @@ impl Drop for Process {
         if std::thread::panicking() {
             eprintln!("{}", self.tail());
         }
-        if self.ended().is_none() {
-            signal(self.pid(), Signal::TERM);
-            let started = Instant::now();
-            while self.ended().is_none() && started.elapsed() < Duration::from_millis(300) {
-                sleep(Duration::from_millis(10));
-            }
-        }
         // The group may hold children that are still alive after their parent.
         if let Some(group) = pid(self.child.id()) {
             let _ = rustix::process::kill_process_group(group, Signal::KILL);
