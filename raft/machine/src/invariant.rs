@@ -40,6 +40,8 @@ pub(crate) fn find_broken(state: &State) -> Result<(), Broken> {
         let untouched = State { at: state.at, ..State::default() };
         return rule("before the first entry there is nothing", *state == untouched, &"");
     }
+    let highest = registry.revision.max(registry.next_member).max(state.next_audit);
+    rule("no counter is near its end", highest < u64::MAX / 2, &highest)?;
     cluster(registry)?;
     consumers(registry)?;
     registry.keys.iter().try_for_each(|(id, key)| {
