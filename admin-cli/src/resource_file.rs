@@ -93,7 +93,7 @@ pub async fn export(session: &Session) -> Result<(), Failure> {
         return session.printer.raw(&reply.text);
     }
     // Strict, as `off` is no boolean in a resource file.
-    let options = serde_saphyr::Options { strict_booleans: true, budget: None, ..serde_saphyr::Options::default() };
+    let options = serde_saphyr::options! { strict_booleans: true, budget: None };
     let value: serde_json::Value = serde_saphyr::from_str_with_options(&reply.text, options)
         .map_err(|error| Failure::local(format!("the export cannot be turned into JSON: {error}")))?;
     session.printer.answer(&Answer::new(value, Vec::new()))
