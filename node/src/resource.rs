@@ -4,6 +4,15 @@
 //!
 //! Everything here is a pure function of the text and the registry; nothing is proposed or published from here.
 
+pub(crate) mod document;
+pub mod path;
+mod pattern;
+pub(crate) mod policy;
+mod quantity;
+mod read;
+pub(crate) mod table;
+mod tree;
+
 use machine::{Name, resource::Kind};
 use std::{fmt, str::FromStr};
 
