@@ -5,13 +5,21 @@
 //! Everything here is a pure function of the text and the registry; nothing is proposed or published from here.
 
 pub(crate) mod document;
+mod export;
+mod parse;
 pub mod path;
 mod pattern;
+mod plan;
 pub(crate) mod policy;
 mod quantity;
 mod read;
 pub(crate) mod table;
 mod tree;
+mod whole;
+
+pub use export::{document_json, export};
+pub use parse::{ResourceFile, parse};
+pub use plan::{delete, plan};
 
 use machine::{Name, resource::Kind};
 use std::{fmt, str::FromStr};
@@ -166,61 +174,6 @@ pub struct Described {
     pub json: String,
     /// The cluster revision of the last change.
     pub revision: u64,
-}
-
-/// A resource file that has been read: every field known, every value in its range. References are not checked yet.
-#[derive(Clone, Debug)]
-pub struct ResourceFile {
-    /// As the client named it.
-    pub name: String,
-    /// How many resources it names.
-    pub resources: usize,
-}
-
-/// Reads a resource file, YAML or JSON.
-///
-/// # Errors
-/// Every place that is wrong, as far as reading could go.
-pub fn parse(file_name: &str, text: &str) -> Result<ResourceFile, Vec<Place>> {
-    let _ = (file_name, text);
-    Err(Vec::new())
-}
-
-/// Compares a file with what the cluster holds and checks that the result makes sense: no dangling references, no
-/// ambiguous routes, policies that parse.
-///
-/// # Errors
-/// Every place that is wrong.
-pub fn plan(registry: &machine::Registry, file: &ResourceFile, prune: bool) -> Result<Plan, Vec<Place>> {
-    let _ = (registry, file, prune);
-    Err(Vec::new())
-}
-
-/// The changes that delete one resource.
-///
-/// # Errors
-/// [`DeleteError`] if it does not exist or others need it.
-pub fn delete(
-    registry: &machine::Registry,
-    noun: Noun,
-    name: &str,
-) -> Result<Vec<machine::resource::Change>, DeleteError> {
-    let _ = (registry, noun, name);
-    Err(DeleteError::NotFound)
-}
-
-/// Everything that a resource file can say of what the cluster holds, as YAML. Applying it changes nothing.
-#[must_use]
-pub fn export(registry: &machine::Registry) -> String {
-    let _ = registry;
-    String::new()
-}
-
-/// One resource as canonical JSON.
-#[must_use]
-pub fn document_json(registry: &machine::Registry, noun: Noun, name: &str) -> Option<Described> {
-    let _ = (registry, noun, name);
-    None
 }
 
 /// A request that is only thought of.

@@ -7,6 +7,7 @@ use super::{
 };
 use machine::{Name, consumer::ConsumerSpec};
 use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_saphyr::FlowSeq;
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 /// What routes inherit.
@@ -23,6 +24,7 @@ pub(crate) struct Defaults {
 /// Where requests go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Upstream {
+    #[serde(serialize_with = "as_texts")]
     pub(crate) targets: Vec<Target>,
     /// PEM certificates that the targets' certificates must chain to; without it, the system's.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -157,7 +159,7 @@ impl Serialize for ConsumerDocument<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         if !self.0.roles.is_empty() {
-            map.serialize_entry("roles", &self.0.roles)?;
+            map.serialize_entry("roles", &FlowSeq(&self.0.roles))?;
         }
         for (name, value) in &self.0.attributes {
             map.serialize_entry(name.as_str(), value)?;
@@ -220,12 +222,6 @@ impl fmt::Display for Target {
     }
 }
 
-impl Serialize for Target {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 impl HostHeader {
     fn is_default(&self) -> bool {
         *self == Self::default()
@@ -246,15 +242,17 @@ impl Authenticate {
 
 impl Serialize for Authenticate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq([match self {
+        let method = match self {
             Self::ApiKey => "api_key",
             Self::Nobody => "none",
-        }])
+        };
+        FlowSeq([method]).serialize(serializer)
     }
 }
 
+/// On one line where the form is YAML.
 fn as_texts<S: Serializer, T: fmt::Display>(items: &[T], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(items.iter().map(ToString::to_string))
+    FlowSeq(items.iter().map(ToString::to_string).collect::<Vec<String>>()).serialize(serializer)
 }
 
 #[cfg(test)]

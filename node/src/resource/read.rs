@@ -26,7 +26,10 @@ const LIST_MAX: usize = 256;
 /// A day: longer waits are mistakes.
 const TIMEOUT_MAX: Span = Span::from_ms(86_400_000);
 
-pub(crate) const LIMITS_ABSENT: &str = "global limits are not available in this release yet";
+const LIMITS_ABSENT: &str = "global limits are not available in this release yet";
+
+/// The field under which the text of a policy has its spot: no name of a field holds a space.
+pub(crate) const POLICY_TEXT: &str = "the text";
 
 /// Where a field is: `routes.orders.paths[0]`.
 #[derive(Clone, Copy)]
@@ -138,8 +141,9 @@ impl<'a> Reader<'a> {
             Noun::Document(Kind::Policy) => {
                 let text = self.text(node, path)?;
                 // A policy's mistakes have places inside its text.
-                self.note(node.spot, &Path::Key(path, "text"));
-                Some(Resource::Policy(Arc::from(text)))
+                self.note(node.spot, &Path::Key(path, POLICY_TEXT));
+                // `|` and `|-` are one policy.
+                Some(Resource::Policy(Arc::from(text.trim_end())))
             }
             Noun::Document(Kind::Limit) => {
                 self.wrong(key, path, LIMITS_ABSENT);
@@ -423,7 +427,6 @@ impl<'a> Reader<'a> {
             }
         };
         let mut seen: HashMap<&str, Spot> = HashMap::new();
-        let mut is_fine = true;
         for entry in entries {
             if let Some(first) = seen.insert(&entry.key, entry.key_spot) {
                 self.wrong(
@@ -431,10 +434,9 @@ impl<'a> Reader<'a> {
                     &Path::Key(path, &entry.key),
                     format!("is there twice: first on line {}", first.line),
                 );
-                is_fine = false;
             }
         }
-        is_fine.then_some(entries)
+        Some(entries)
     }
 
     fn fields<'n>(&mut self, node: &'n Node, path: &Path<'_>, known: &[&str]) -> Option<Fields<'n>> {

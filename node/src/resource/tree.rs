@@ -105,7 +105,7 @@ pub(crate) fn read(file: &str, text: &str) -> Result<Node, Place> {
         Ok(root) => Ok(Node { spot: spot(root.referenced), value: root.value }),
         Err(error) => {
             let spot = error.location().map(spot).unwrap_or_default();
-            Err(place(spot.line, spot.column, without_place(&error.without_snippet().to_string())))
+            Err(place(spot.line, spot.column, message(error.without_snippet())))
         }
     }
 }
@@ -139,9 +139,20 @@ fn spot(location: Location) -> Spot {
     }
 }
 
-/// The parser ends its messages with ` at line L, column C`; the place says that already.
-fn without_place(message: &str) -> String {
-    message.rsplit_once(" at line ").map_or(message, |(before, _)| before).to_owned()
+fn message(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::{Error, budget::BudgetBreach};
+    match error {
+        Error::MultipleDocuments { .. } | Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
+            "a resource file is one document: what follows '---' is another".to_owned()
+        }
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => "is nested too deeply".to_owned(),
+        Error::Budget { .. } => "is more than a resource file may hold".to_owned(),
+        other => {
+            // The parser ends its messages with ` at line L, column C`; the place says that already.
+            let text = other.to_string();
+            text.rsplit_once(" at line ").map_or(text.as_str(), |(before, _)| before).to_owned()
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Value {
