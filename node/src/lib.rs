@@ -1,9 +1,12 @@
 //! The gateway node: the library behind the program `quorate`. The data plane takes requests and answers from an
 //! immutable view of the replicated state; the control plane keeps that view up to date.
 
+pub mod admin;
 pub mod clock;
+pub mod cluster_port;
 pub mod config;
 pub mod credential;
 pub mod gateway;
 pub mod listen;
+pub mod pki;
 pub mod resource;

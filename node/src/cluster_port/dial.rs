@@ -1,0 +1,91 @@
+//! Connections to other nodes: TCP, TLS with the settings in force, and a gRPC channel over both. A channel connects
+//! again by itself, each time with the settings of that moment.
+
+use crate::pki::{ANY_NODE, PkiError, node_server_name, pinned, token::JoinToken, trust::Trust};
+use hyper_util::rt::TokioIo;
+use raft::{Dial, DialError};
+use rustls::ClientConfig;
+use rustls_pki_types::ServerName;
+use std::{io, sync::Arc, time::Duration};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::transport::{Channel, Endpoint};
+
+/// A connection that carries nothing is asked this often whether it lives, and gets as long to answer.
+const KEEPALIVE: Duration = Duration::from_secs(5);
+/// Flow control windows: a snapshot should fill the network.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+
+/// Dials members as this node. The one that answers has proved that it is the node that was asked for.
+#[must_use]
+pub fn dialer(trust: Trust, timeout: Duration) -> Dial {
+    Arc::new(move |id, address| {
+        let trust = trust.clone();
+        Box::pin(async move {
+            let settings = move || Ok(Arc::clone(&trust.tls().client));
+            channel(address, node_server_name(id), timeout, settings).await.map_err(DialError)
+        })
+    })
+}
+
+/// Dials a node of the cluster that a join token names, as nobody.
+///
+/// # Errors
+/// In words: it does not answer, or is of another cluster.
+pub async fn dial_pinned(address: String, token: &JoinToken, timeout: Duration) -> Result<Channel, String> {
+    let config = Arc::new(pinned::client_config(token.clone()).map_err(|error| error.to_string())?);
+    channel(address, ANY_NODE.to_owned(), timeout, move || Ok(Arc::clone(&config))).await
+}
+
+async fn channel(
+    address: String,
+    server_name: String,
+    timeout: Duration,
+    settings: impl Fn() -> Result<Arc<ClientConfig>, PkiError> + Send + Sync + 'static,
+) -> Result<Channel, String> {
+    // The scheme names what the channel speaks to our connector, which adds TLS itself.
+    let endpoint = Endpoint::from_shared(format!("http://{server_name}"))
+        .map_err(|error| error.to_string())?
+        .connect_timeout(timeout)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    let settings = Arc::new(settings);
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let (address, server_name, settings) = (address.clone(), server_name.clone(), Arc::clone(&settings));
+        async move {
+            let config = settings().map_err(io::Error::other)?;
+            connect(&address, server_name, config, timeout).await.map(TokioIo::new)
+        }
+    });
+    endpoint.connect_with_connector(connector).await.map_err(|error| innermost(&error))
+}
+
+async fn connect(
+    address: &str,
+    server_name: String,
+    config: Arc<ClientConfig>,
+    timeout: Duration,
+) -> io::Result<TlsStream<TcpStream>> {
+    let connecting = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(server_name).map_err(io::Error::other)?;
+        TlsConnector::from(config).connect(name, stream).await
+    };
+    tokio::time::timeout(timeout, connecting)
+        .await
+        .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "did not answer in time"))?
+}
+
+/// What an error comes from: the layers above it say nothing.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
