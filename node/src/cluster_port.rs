@@ -8,12 +8,10 @@ mod gate;
 pub use dial::{dial_pinned, dialer};
 pub use gate::Gate;
 
-use crate::{
-    pki::{
-        certificate::{Speaker, speaker},
-        sha256,
-        trust::{Trust, signer},
-    },
+use crate::pki::{
+    certificate::{Speaker, speaker},
+    sha256,
+    trust::{Trust, signer},
 };
 use rustls_pki_types::CertificateDer;
 use std::{
@@ -186,13 +184,12 @@ async fn shake(
     stream.set_nodelay(true)?;
     let tls = trust.tls();
     let io = TlsAcceptor::from(Arc::clone(&tls.server)).accept(stream).await?;
-    let certificate = io.get_ref().1.peer_certificates().and_then(<[CertificateDer<'_>]>::first).map(|leaf| {
-        PeerCertificate {
+    let certificate =
+        io.get_ref().1.peer_certificates().and_then(<[CertificateDer<'_>]>::first).map(|leaf| PeerCertificate {
             speaker: speaker(leaf),
             sha256: sha256(leaf),
             authority_sha256: signer(leaf, &tls.authorities).map(|authority| authority.sha256),
-        }
-    });
+        });
     Ok(Accepted { io, peer: Peer { address, certificate }, _permit: permit })
 }
 

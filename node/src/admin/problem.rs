@@ -2,8 +2,8 @@
 //! about it, the type is stable for scripts, message and hint are for people.
 
 use machine::{Outcome, Refusal, Wall};
-use proto::admin::{Place, Problem as Message};
 use prost::Message as _;
+use proto::admin::{Place, Problem as Message};
 use raft::{ProposeError, ReadError, TransferError};
 use tonic::{Code, Status};
 
@@ -80,18 +80,24 @@ impl From<Refusal> for Problem {
         let (code, kind, hint) = match &refusal {
             Refusal::NotFound { .. } => (Code::NotFound, "not_found", ""),
             Refusal::AlreadyExists { .. } => (Code::AlreadyExists, "already_exists", ""),
-            Refusal::Conflict { .. } => (Code::Aborted, "conflict", "read it again, and repeat the change on what you find"),
+            Refusal::Conflict { .. } => {
+                (Code::Aborted, "conflict", "read it again, and repeat the change on what you find")
+            }
             Refusal::CapReached { .. } => (Code::ResourceExhausted, "cap_reached", ""),
             Refusal::OutOfBounds { .. } => (Code::InvalidArgument, "out_of_bounds", ""),
             Refusal::KeyRevoked => (Code::FailedPrecondition, "key_revoked", ""),
             Refusal::TokenUnknown => (Code::FailedPrecondition, "token_unknown", ""),
             Refusal::TokenUsed { .. } => (Code::FailedPrecondition, "token_used", ""),
             Refusal::TokenExpired => (Code::FailedPrecondition, "token_expired", ""),
-            Refusal::NotPermitted { .. } => {
-                (Code::PermissionDenied, "not_permitted", "an admin can give you an operator certificate with that role")
-            }
+            Refusal::NotPermitted { .. } => (
+                Code::PermissionDenied,
+                "not_permitted",
+                "an admin can give you an operator certificate with that role",
+            ),
             Refusal::LastAdmin { .. } => (Code::FailedPrecondition, "last_admin", ""),
             Refusal::MemberLeaving { .. } => (Code::FailedPrecondition, "member_leaving", ""),
+            Refusal::MemberNotLeaving { .. } => (Code::FailedPrecondition, "member_not_leaving", ""),
+            Refusal::LastEligible { .. } => (Code::FailedPrecondition, "last_eligible", ""),
             Refusal::RequestOutdated => (Code::FailedPrecondition, "outdated_request", ""),
             Refusal::AlreadyInitialized => (Code::FailedPrecondition, "already_initialized", ""),
             Refusal::NotInitialized => (Code::FailedPrecondition, "not_initialized", ""),

@@ -45,13 +45,7 @@ impl Gate {
 
     fn admit(&self, request: &mut http::Request<Body>) -> Result<(), Status> {
         let peer = request.extensions().get::<Peer>();
-        let admitted = decide(
-            request.uri().path(),
-            peer,
-            self.cluster,
-            &self.raft.view(),
-            self.raft.time().wall,
-        )?;
+        let admitted = decide(request.uri().path(), peer, self.cluster, &self.raft.view(), self.raft.time().wall)?;
         match admitted {
             Admitted::Anybody => {}
             Admitted::Node(id) => {
@@ -67,13 +61,7 @@ impl Gate {
 
 const JOIN: &str = "/quorate.peer.v1.Enrol/Join";
 
-fn decide(
-    path: &str,
-    peer: Option<&Peer>,
-    cluster: [u8; 16],
-    view: &View,
-    now: Wall,
-) -> Result<Admitted, Problem> {
+fn decide(path: &str, peer: Option<&Peer>, cluster: [u8; 16], view: &View, now: Wall) -> Result<Admitted, Problem> {
     if path == JOIN {
         return Ok(Admitted::Anybody);
     }
@@ -82,9 +70,9 @@ fn decide(
             .hint("use the context file that `quorate init` or `quoratectl operators create` made")
     })?;
     // The authority may have been removed since the handshake.
-    let is_trusted = certificate.authority_sha256.is_some_and(|authority| {
-        !view.registry.is_initialized() || view.registry.authorities.contains_key(&authority)
-    });
+    let is_trusted = certificate
+        .authority_sha256
+        .is_some_and(|authority| !view.registry.is_initialized() || view.registry.authorities.contains_key(&authority));
     match &certificate.speaker {
         Some(Speaker::Node { cluster: of, id }) if *of == cluster && is_trusted => {
             if !path.starts_with("/quorate.peer.v1.") {

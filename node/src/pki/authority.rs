@@ -1,14 +1,18 @@
 //! A certificate authority with its private key: makes itself and signs for others. What it signs says only what the
 //! signer decided: of a request to sign, nothing but the public key is taken.
 
-use super::{ANY_NODE, AUTHORITY_LIFE, BACKDATE, NODE_LIFE, PEM_BYTES_MAX, PkiError, node_server_name, random, sha256};
+use super::{
+    ANY_NODE, AUTHORITY_LIFE, BACKDATE, NODE_LIFE, PEM_BYTES_MAX, PkiError,
+    certificate::{read_all, to_pem},
+    node_server_name, random, sha256,
+};
 use machine::{Name, member::NodeId};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
     SerialNumber, date_time_ymd,
 };
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{fmt, net::IpAddr, time::Duration};
 use zeroize::Zeroizing;
 
@@ -42,7 +46,7 @@ impl Authority {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
         let params = authority_params(cluster, now_ms, random()?, 1)?;
         let certificate = params.self_signed(&key)?;
-        Self::new(certificate.pem(), key)
+        Self::new(vec![certificate.into()], key)
     }
 
     /// Makes the authority that follows this one. The one before certifies its key too, so that whoever knows only the
@@ -59,22 +63,24 @@ impl Authority {
         set_validity(&mut bridge, now_ms.saturating_sub(millis(BACKDATE)), not_after_ms);
         bridge.use_authority_key_identifier_extension = true;
         let bridge = bridge.signed_by(&key, &self.issuer()?)?;
-        Self::new(format!("{}{}", certificate.pem(), bridge.pem()), key)
+        Self::new(vec![certificate.into(), bridge.into()], key)
     }
 
-    /// An authority from its certificate (the first in the text) and private key.
+    /// An authority from its certificate (the first in the text, bridges behind it) and private key. One text may hold
+    /// both.
     ///
     /// # Errors
     /// They cannot be read, do not belong together, or are not those of an authority.
     pub fn from_pem(certificates_pem: &str, key_pem: &str) -> Result<Self, PkiError> {
-        let key = KeyPair::from_pem(key_pem)
-            .map_err(|_| PkiError::Certificate("the private key of the authority cannot be read".to_owned()))?;
-        Self::new(certificates_pem.to_owned(), key)
+        Self::new(read_all(certificates_pem)?, read_key(key_pem)?)
     }
 
-    fn new(certificates_pem: String, key: KeyPair) -> Result<Self, PkiError> {
-        let unreadable = |_| PkiError::Certificate("the certificate of the authority cannot be read".to_owned());
-        let der = CertificateDer::from_pem_slice(certificates_pem.as_bytes()).map_err(unreadable)?;
+    fn new(certificates: Vec<CertificateDer<'static>>, key: KeyPair) -> Result<Self, PkiError> {
+        let certificates_pem = certificates.iter().map(to_pem).collect();
+        let der = certificates
+            .into_iter()
+            .next()
+            .ok_or_else(|| PkiError::Certificate("there is no certificate of an authority".to_owned()))?;
         let not_after_ms = {
             let (_, parsed) = x509_parser::parse_x509_certificate(&der)
                 .map_err(|_| PkiError::Certificate("the certificate of the authority cannot be read".to_owned()))?;
@@ -176,7 +182,7 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(public_key, &self.issuer()?)?;
-        Ok(Signed { pem: certificate.pem(), sha256: sha256(certificate.der()), not_after_ms })
+        Ok(Signed { pem: to_pem(certificate.der()), sha256: sha256(certificate.der()), not_after_ms })
     }
 
     fn issuer(&self) -> Result<Issuer<'static, &KeyPair>, PkiError> {
@@ -205,9 +211,13 @@ pub fn request() -> Result<(Zeroizing<String>, String), PkiError> {
 /// # Errors
 /// [`PkiError::Certificate`] if the key cannot be read.
 pub fn request_again(key_pem: &str) -> Result<String, PkiError> {
-    let key =
-        KeyPair::from_pem(key_pem).map_err(|_| PkiError::Certificate("the private key cannot be read".to_owned()))?;
-    request_for(&key)
+    request_for(&read_key(key_pem)?)
+}
+
+fn read_key(pem: &str) -> Result<KeyPair, PkiError> {
+    let unreadable = || PkiError::Certificate("the private key cannot be read".to_owned());
+    let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| unreadable())?;
+    KeyPair::try_from(&der).map_err(|_| unreadable())
 }
 
 fn request_for(key: &KeyPair) -> Result<String, PkiError> {

@@ -2,8 +2,9 @@
 //! business, that its holder is still welcome is the cluster port's.
 
 use super::{PkiError, node_server_name};
+use data_encoding::BASE64;
 use machine::{Name, member::NodeId};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName};
 
 /// Whom a certificate names.
@@ -80,4 +81,30 @@ pub fn is_signed_by(der: &CertificateDer<'_>, authority: &CertificateDer<'_>) ->
 fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<(&'a [u8], X509Certificate<'a>), PkiError> {
     x509_parser::parse_x509_certificate(der)
         .map_err(|_| PkiError::Certificate("the certificate cannot be read".to_owned()))
+}
+
+/// The certificates in a text, in order; anything else in it is passed over.
+///
+/// # Errors
+/// One of them cannot be read.
+pub fn read_all(pem: &str) -> Result<Vec<CertificateDer<'static>>, PkiError> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|error| PkiError::Certificate(format!("the certificates cannot be read: {error}")))
+}
+
+/// A certificate as text.
+#[must_use]
+pub fn to_pem(der: &CertificateDer<'_>) -> String {
+    let encoded = BASE64.encode(der);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = encoded.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at_checked(64).unwrap_or((rest, ""));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = after;
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
 }

@@ -1,1 +1,1 @@
-//! Placeholder while the rest lands.
+//! Keeps the node's certificate young, and the keys of authorities on the nodes that may sign.

@@ -7,7 +7,7 @@
 
 use super::{
     PkiError,
-    certificate::{is_signed_by, validity},
+    certificate::{is_signed_by, read_all, validity},
     sha256,
     store::{NodeCertificate, Store},
 };
@@ -23,8 +23,9 @@ use rustls::{
     },
     version::TLS13,
 };
-use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject};
+use rustls_pki_types::{CertificateDer, UnixTime};
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -48,6 +49,8 @@ struct Shared {
 struct MadeFrom {
     node: NodeCertificate,
     authorities: Vec<TrustedAuthority>,
+    /// The authorities of the registry that these are, with the revisions of their last changes; empty until then.
+    revisions: BTreeMap<[u8; 32], u64>,
 }
 
 /// TLS settings for one connection.
@@ -65,10 +68,10 @@ pub struct Tls {
 pub struct TrustedAuthority {
     /// SHA-256 of the DER of its certificate.
     pub sha256: [u8; 32],
-    /// Its certificate, and behind it bridges from other authorities.
-    pub certificates: Vec<CertificateDer<'static>>,
-    /// The same in PEM.
-    pub pem: String,
+    /// Its certificate.
+    pub certificate: CertificateDer<'static>,
+    /// The same key, certified by authorities before it.
+    pub bridges: Vec<CertificateDer<'static>>,
 }
 
 /// The certificate that the node shows.
@@ -83,51 +86,28 @@ pub struct Shown {
 }
 
 impl TrustedAuthority {
-    /// From the text that the registry keeps of one authority.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn from_pem(pem: &str) -> Result<Self, PkiError> {
-        let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(|_| PkiError::Certificate("the certificate of an authority cannot be read".to_owned()))?;
-        let first = certificates
-            .first()
-            .ok_or_else(|| PkiError::Certificate("there is no certificate of an authority".to_owned()))?;
-        Ok(Self { sha256: sha256(first), pem: pem.to_owned(), certificates })
-    }
-
-    fn anchor(&self) -> Option<&CertificateDer<'static>> {
-        self.certificates.first()
+    fn chain(&self) -> impl Iterator<Item = &CertificateDer<'static>> {
+        std::iter::once(&self.certificate).chain(&self.bridges)
     }
 }
 
-/// The authorities in a text that may hold several, each with the bridges behind it.
+/// The authorities in a text that may hold several, each with its bridges behind it.
 ///
 /// # Errors
 /// It cannot be read, or holds none.
 pub fn authorities_from_pem(pem: &str) -> Result<Vec<TrustedAuthority>, PkiError> {
     let mut authorities: Vec<TrustedAuthority> = Vec::new();
-    for section in split_pem(pem) {
-        let one = TrustedAuthority::from_pem(section)?;
-        let is_bridge = one.anchor().is_some_and(|certificate| !is_signed_by(certificate, certificate));
+    for certificate in read_all(pem)? {
+        let is_bridge = !is_signed_by(&certificate, &certificate);
         match authorities.last_mut() {
-            Some(last) if is_bridge => {
-                last.certificates.extend(one.certificates);
-                last.pem.push_str(section);
-            }
-            _ => authorities.push(one),
+            Some(last) if is_bridge => last.bridges.push(certificate),
+            _ => authorities.push(TrustedAuthority { sha256: sha256(&certificate), certificate, bridges: Vec::new() }),
         }
     }
     if authorities.is_empty() {
         return Err(PkiError::Certificate("there is no certificate of an authority".to_owned()));
     }
     Ok(authorities)
-}
-
-/// The sections of a text in PEM.
-fn split_pem(pem: &str) -> impl Iterator<Item = &str> {
-    pem.split_inclusive("-----END CERTIFICATE-----\n").filter(|section| section.contains("-----BEGIN CERTIFICATE-----"))
 }
 
 impl Trust {
@@ -143,7 +123,7 @@ impl Trust {
         let view = Arc::new(ArcSwapOption::empty());
         let tls = make(&node, &authorities, &view)?;
         let certificate = watch::Sender::new(raft::Certificate::default());
-        let made_from = Mutex::new(MadeFrom { node, authorities });
+        let made_from = Mutex::new(MadeFrom { node, authorities, revisions: BTreeMap::new() });
         let trust =
             Self { shared: Arc::new(Shared { store, tls: ArcSwap::from_pointee(tls), made_from, view, certificate }) };
         trust.tell_certificate();
@@ -200,23 +180,17 @@ impl Trust {
         }
         self.shared.view.store(Some(Arc::clone(view)));
         let mut made_from = self.shared.made_from.lock().unwrap_or_else(PoisonError::into_inner);
-        let same = made_from.authorities.len() == view.registry.authorities.len()
-            && made_from.authorities.iter().all(|known| {
-                view.registry.authorities.get(&known.sha256).is_some_and(|now| now.certificate_pem == known.pem)
-            });
-        if same {
+        let registered = &view.registry.authorities;
+        let revisions = registered.iter().map(|(sha256, authority)| (*sha256, authority.revision)).collect();
+        if made_from.revisions == revisions {
             return Ok(());
         }
-        let authorities = view
-            .registry
-            .authorities
-            .values()
-            .map(|authority| TrustedAuthority::from_pem(&authority.certificate_pem))
-            .collect::<Result<Vec<_>, _>>()?;
+        let pem: String = registered.values().map(|authority| authority.certificate_pem.as_str()).collect();
+        let authorities = authorities_from_pem(&pem)?;
         let tls = make(&made_from.node, &authorities, &self.shared.view)?;
-        let pem: String = authorities.iter().map(|authority| authority.pem.as_str()).collect();
         self.shared.store.save_authorities(&pem)?;
         made_from.authorities = authorities;
+        made_from.revisions = revisions;
         self.shared.tls.store(Arc::new(tls));
         drop(made_from);
         self.tell_certificate();
@@ -275,7 +249,7 @@ impl fmt::Debug for Trust {
 /// The authority that signed a certificate.
 #[must_use]
 pub fn signer<'a>(leaf: &CertificateDer<'_>, authorities: &'a [TrustedAuthority]) -> Option<&'a TrustedAuthority> {
-    authorities.iter().find(|authority| authority.anchor().is_some_and(|anchor| is_signed_by(leaf, anchor)))
+    authorities.iter().find(|authority| is_signed_by(leaf, &authority.certificate))
 }
 
 /// The cryptography in use, named once.
@@ -289,8 +263,8 @@ fn make(
     view: &Arc<ArcSwapOption<View>>,
 ) -> Result<Tls, PkiError> {
     let mut roots = RootCertStore::empty();
-    for anchor in authorities.iter().filter_map(TrustedAuthority::anchor) {
-        roots.add(anchor.clone())?;
+    for authority in authorities {
+        roots.add(authority.certificate.clone())?;
     }
     let roots = Arc::new(roots);
 
@@ -299,7 +273,7 @@ fn make(
     let mut chain = vec![node.leaf.clone()];
     let signer = signer(&node.leaf, authorities).map(|authority| authority.sha256);
     let (first, rest): (Vec<_>, Vec<_>) = authorities.iter().partition(|authority| Some(authority.sha256) == signer);
-    chain.extend(first.into_iter().chain(rest).flat_map(|authority| authority.certificates.iter().cloned()));
+    chain.extend(first.into_iter().chain(rest).flat_map(|authority| authority.chain().cloned()));
 
     let webpki = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), provider())
         .allow_unauthenticated()
