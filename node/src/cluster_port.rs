@@ -5,7 +5,7 @@
 mod dial;
 mod gate;
 
-pub use dial::{dial_pinned, dialer};
+pub use dial::{PinnedError, dial_pinned, dial_with, dialer};
 pub use gate::Gate;
 
 use crate::pki::{

@@ -6,6 +6,7 @@ pub mod clock;
 pub mod cluster_port;
 pub mod config;
 pub mod credential;
+pub mod enrol;
 pub mod gateway;
 pub mod listen;
 pub mod pki;

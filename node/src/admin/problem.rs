@@ -53,6 +53,15 @@ impl Problem {
         Self::new(Code::Internal, "internal", message)
     }
 
+    /// The refusal that another node answered.
+    #[must_use]
+    pub fn passed_on(status: &Status) -> Self {
+        match Message::decode(status.details()) {
+            Ok(message) if !message.r#type.is_empty() => Self { code: status.code(), message },
+            _ => Self::new(status.code(), "unavailable", status.message()),
+        }
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

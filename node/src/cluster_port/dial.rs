@@ -1,12 +1,16 @@
 //! Connections to other nodes: TCP, TLS with the settings in force, and a gRPC channel over both. A channel connects
 //! again by itself, each time with the settings of that moment.
 
-use crate::pki::{ANY_NODE, PkiError, node_server_name, pinned, token::JoinToken, trust::Trust};
+use crate::pki::{ANY_NODE, node_server_name, pinned, token::JoinToken, trust::Trust};
 use hyper_util::rt::TokioIo;
 use raft::{Dial, DialError};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
@@ -23,26 +27,47 @@ pub fn dialer(trust: Trust, timeout: Duration) -> Dial {
     Arc::new(move |id, address| {
         let trust = trust.clone();
         Box::pin(async move {
-            let settings = move || Ok(Arc::clone(&trust.tls().client));
+            let settings = move || Arc::clone(&trust.tls().client);
             channel(address, node_server_name(id), timeout, settings).await.map_err(DialError)
         })
     })
 }
 
+/// Why a node could not be dialed by a newcomer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PinnedError {
+    /// It is of another cluster than the join token.
+    OtherCluster,
+    /// In words.
+    Failed(String),
+}
+
 /// Dials a node of the cluster that a join token names, as nobody.
 ///
 /// # Errors
-/// In words: it does not answer, or is of another cluster.
-pub async fn dial_pinned(address: String, token: &JoinToken, timeout: Duration) -> Result<Channel, String> {
-    let config = Arc::new(pinned::client_config(token.clone()).map_err(|error| error.to_string())?);
-    channel(address, ANY_NODE.to_owned(), timeout, move || Ok(Arc::clone(&config))).await
+/// It does not answer, or is of another cluster.
+pub async fn dial_pinned(address: String, token: &JoinToken, timeout: Duration) -> Result<Channel, PinnedError> {
+    let (config, met_stranger) =
+        pinned::client_config(token.clone()).map_err(|error| PinnedError::Failed(error.to_string()))?;
+    dial_with(address, config, timeout).await.map_err(|error| {
+        if met_stranger.load(Ordering::Relaxed) { PinnedError::OtherCluster } else { PinnedError::Failed(error) }
+    })
+}
+
+/// Dials whichever node is at this address, as whoever the settings say.
+///
+/// # Errors
+/// In words.
+pub async fn dial_with(address: String, config: ClientConfig, timeout: Duration) -> Result<Channel, String> {
+    let config = Arc::new(config);
+    channel(address, ANY_NODE.to_owned(), timeout, move || Arc::clone(&config)).await
 }
 
 async fn channel(
     address: String,
     server_name: String,
     timeout: Duration,
-    settings: impl Fn() -> Result<Arc<ClientConfig>, PkiError> + Send + Sync + 'static,
+    settings: impl Fn() -> Arc<ClientConfig> + Send + Sync + 'static,
 ) -> Result<Channel, String> {
     // The scheme names what the channel speaks to our connector, which adds TLS itself.
     let endpoint = Endpoint::from_shared(format!("http://{server_name}"))
@@ -56,10 +81,7 @@ async fn channel(
     let settings = Arc::new(settings);
     let connector = tower::service_fn(move |_: http::Uri| {
         let (address, server_name, settings) = (address.clone(), server_name.clone(), Arc::clone(&settings));
-        async move {
-            let config = settings().map_err(io::Error::other)?;
-            connect(&address, server_name, config, timeout).await.map(TokioIo::new)
-        }
+        async move { connect(&address, server_name, settings(), timeout).await.map(TokioIo::new) }
     });
     endpoint.connect_with_connector(connector).await.map_err(|error| innermost(&error))
 }

@@ -82,7 +82,7 @@ pub struct WrittenGateway {
     /// Threads that serve requests, each with its own connections to the upstreams; 0 for one a core. [default: 0]
     #[arg(id = "gateway.workers", long = "gateway-workers", env = "QUORATE_GATEWAY_WORKERS", value_name = "NUMBER")]
     pub workers: Option<u16>,
-    /// The most client connections at a time; further ones wait to be accepted. [default: 10000]
+    /// The most client connections at a time; further ones are closed at once. [default: 10000]
     #[arg(
         id = "gateway.connections_max",
         long = "gateway-connections-max",

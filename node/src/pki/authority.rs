@@ -3,7 +3,7 @@
 
 use super::{
     ANY_NODE, AUTHORITY_LIFE, BACKDATE, NODE_LIFE, PEM_BYTES_MAX, PkiError,
-    certificate::{read_all, to_pem},
+    certificate::{read_all, to_pem, validity},
     node_server_name, random, sha256,
 };
 use machine::{Name, member::NodeId};
@@ -188,6 +188,28 @@ impl Authority {
     fn issuer(&self) -> Result<Issuer<'static, &KeyPair>, PkiError> {
         Ok(Issuer::from_ca_cert_der(&self.der, &self.key)?)
     }
+}
+
+impl Signed {
+    /// What was signed elsewhere.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn from_pem(pem: &str) -> Result<Self, PkiError> {
+        let der = read_all(pem)?
+            .into_iter()
+            .next()
+            .ok_or_else(|| PkiError::Certificate("there is no certificate".to_owned()))?;
+        Ok(Self { pem: pem.to_owned(), sha256: sha256(&der), not_after_ms: validity(&der)?.not_after_ms })
+    }
+}
+
+/// Whether a request can be signed.
+///
+/// # Errors
+/// [`PkiError::Request`] if it cannot be read or is not signed by its own key.
+pub fn check_request(request_pem: &str) -> Result<(), PkiError> {
+    public_key(request_pem).map(drop)
 }
 
 impl fmt::Debug for Authority {

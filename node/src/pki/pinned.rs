@@ -12,26 +12,32 @@ use rustls::{
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
-/// TLS settings for the connection over which a newcomer joins.
+/// TLS settings for the connection over which a newcomer joins, and whether a node of another cluster answered.
 ///
 /// # Errors
 /// [`PkiError::Crypto`].
-pub fn client_config(token: JoinToken) -> Result<ClientConfig, PkiError> {
+pub fn client_config(token: JoinToken) -> Result<(ClientConfig, Arc<AtomicBool>), PkiError> {
+    let met_stranger = Arc::new(AtomicBool::new(false));
+    let pinned = Pinned { token, met_stranger: Arc::clone(&met_stranger) };
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Pinned { token }))
+        .with_custom_certificate_verifier(Arc::new(pinned))
         .with_no_client_auth();
     config.alpn_protocols = vec![b"h2".to_vec()];
-    Ok(config)
+    Ok((config, met_stranger))
 }
 
 /// Trusts the one authority that a join token names.
 #[derive(Debug)]
 struct Pinned {
     token: JoinToken,
+    met_stranger: Arc<AtomicBool>,
 }
 
 impl ServerCertVerifier for Pinned {
@@ -46,7 +52,10 @@ impl ServerCertVerifier for Pinned {
         let named = intermediates
             .iter()
             .find(|certificate| self.token.names_authority(&sha256(certificate)))
-            .ok_or(rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
+            .ok_or_else(|| {
+                self.met_stranger.store(true, Ordering::Relaxed);
+                rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer)
+            })?;
         let mut roots = RootCertStore::empty();
         roots.add(named.clone().into_owned())?;
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
