@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "property/first.rs"]
+mod first;
 #[path = "property/generate.rs"]
 mod generate;
 

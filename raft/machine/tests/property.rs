@@ -3,10 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
+#[path = "property/first.rs"]
+mod first;
 #[path = "property/generate.rs"]
 mod generate;
 
-use generate::{START, histories};
+use first::START;
+use generate::histories;
 use machine::{
     Actor, Applied, Command, Entry, Name, Outcome, Proposal, Record, RecordKey, RequestId, State,
     cap::REQUEST_AGE_MAX_MS,
@@ -158,7 +161,7 @@ fn differences_of_a_large_state() {
         assert!(!matches!(applied.outcome, Outcome::Refused(_)), "{applied:?}");
     };
     let mut state = State::default();
-    propose(&mut state, &Actor::Bootstrap, Command::Initialize(Box::new(generate::first())));
+    propose(&mut state, &Actor::Bootstrap, Command::Initialize(Box::new(first::first())));
     let spec = ConsumerSpec { roles: BTreeSet::new(), attributes: BTreeMap::new() };
     let changes = vec![Change::PutConsumer { name: acme.clone(), spec }];
     propose(&mut state, &root, Command::ApplyResources { validated_against: 0, changes });

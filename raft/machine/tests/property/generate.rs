@@ -1,9 +1,10 @@
 //! Random command sequences over few names, so that commands meet each other's results.
 
+use crate::first::{START, first};
 use machine::{
     Actor, Command, Entry, Name, Proposal, RequestId, State,
     authority::Phase,
-    command::{Initialize, Precondition},
+    command::Precondition,
     consumer::ConsumerSpec,
     key::{ImportedKey, KeyId, SecretHash},
     member::{MemberSpec, Standing},
@@ -14,7 +15,6 @@ use machine::{
 };
 use proptest::{collection, option, prelude::*, sample::select};
 
-pub(crate) const START: u64 = 1_700_000_000_000;
 const HOUR: u64 = 60 * 60 * 1000;
 const DAY: u64 = 24 * HOUR;
 
@@ -119,31 +119,6 @@ fn ask() -> impl Strategy<Value = Ask> {
             issued_before_ms,
         },
     )
-}
-
-pub(crate) fn first() -> Initialize {
-    Initialize {
-        cluster: [7; 16],
-        feature_level: 1,
-        settings: Settings { audit_entries_max: 30, ..Settings::default() },
-        authority_sha256: hash(0),
-        authority_pem: "pem".to_owned(),
-        member: MemberSpec {
-            name: name("n1"),
-            address: "n1:7400".to_owned(),
-            gateway_address: "n1:8080".to_owned(),
-            gateway_tls_address: String::new(),
-            ops_address: "n1:9400".to_owned(),
-            zone: None,
-            version: "0.1.0".to_owned(),
-            feature_level_max: 2,
-        },
-        operator: name("root"),
-        operator_certificate_sha256: hash(100),
-        operator_not_after: Wall(START + 1000 * DAY),
-        join_token_hash: hash(0),
-        join_token_not_after: Wall(START + DAY),
-    }
 }
 
 /// Any command, over few names.
