@@ -66,12 +66,13 @@ async fn rotate(session: &Session, step: Step) -> Result<Answer, Failure> {
         Step::Finish { .. } => ("The authority before is trusted no more.", Trust::Only),
     };
     let written = Written::from_answer(reply.result)?;
-    let mut notices = written.notices();
+    let notices = written.notices();
     // The cluster has changed whatever becomes of the context: that must not look like a failure of the rotation.
     let updated = match session.context.trust(&reply.authorities_pem, trust) {
         Ok(updated) => updated.map(|path| path.display().to_string()),
         Err(failure) => {
-            notices.push(format!("warning: the context still trusts what it did before: {}", failure.message));
+            let text = format!("warning: the context still trusts what it did before: {}", failure.message);
+            session.printer.notice(&text);
             None
         }
     };

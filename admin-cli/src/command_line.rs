@@ -28,7 +28,7 @@ Commands that destroy something ask first on a terminal; without one they do not
 #[derive(Args, Debug)]
 pub struct Global {
     /// A context file, or the name of one in $QUORATE_HOME/contexts (~/.config/quorate/contexts).
-    #[arg(long, global = true, env = "QUORATE_CONTEXT", value_name = "FILE|NAME")]
+    #[arg(long, global = true, env = "QUORATE_CONTEXT", hide_env_values = true, value_name = "FILE|NAME")]
     pub context: Option<String>,
     /// Asks these nodes instead of the context's.
     #[arg(long = "endpoint", global = true, value_name = "HOST:PORT", value_delimiter = ',')]
@@ -254,7 +254,7 @@ pub enum KeysVerb {
         #[arg(long)]
         consumer: String,
         /// What people call it.
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true)]
         name: String,
         /// What it may be used for.
         #[arg(long, value_delimiter = ',', value_name = "SCOPE,…")]
@@ -266,7 +266,7 @@ pub enum KeysVerb {
     /// All keys, or some.
     List {
         /// Of this consumer alone.
-        #[arg(long, default_value = "")]
+        #[arg(long, default_value = "", hide_default_value = true)]
         consumer: String,
         /// In this state alone.
         #[arg(long, value_enum)]
@@ -412,7 +412,7 @@ pub struct Audit {
     #[arg(long, value_parser = moment::parse_since, value_name = "DURATION|TIME")]
     pub since: Option<u64>,
     /// By this operator alone.
-    #[arg(long, default_value = "")]
+    #[arg(long, default_value = "", hide_default_value = true)]
     pub actor: String,
     /// Goes on with what is changed from now on; one line each.
     #[arg(long)]

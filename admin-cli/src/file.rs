@@ -86,7 +86,8 @@ fn unreadable(path: &Path, error: &io::Error) -> Failure {
     Failure::usage(format!("{} cannot be read: {error}", path.display()), "")
 }
 
-fn unwritable(path: &Path, error: &io::Error) -> Failure {
+/// A file that cannot be written.
+pub fn unwritable(path: &Path, error: &io::Error) -> Failure {
     Failure::local(format!("{} cannot be written: {error}", path.display()))
 }
 

@@ -4,7 +4,7 @@
 use crate::command_line::{OperatorsVerb, Role};
 use crate::context::ContextFile;
 use crate::exit::Failure;
-use crate::file::Aside;
+use crate::file::{self, Aside};
 use crate::render::{Answer, Block};
 use crate::session::Session;
 use crate::written::Written;
@@ -14,6 +14,9 @@ use proto::admin::operators_client::OperatorsClient;
 use proto::admin::{CreateOperatorRequest, ListOperatorsRequest, RevokeOperatorRequest};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde::Serialize;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
@@ -53,7 +56,7 @@ async fn create(
     }
     let path = out.unwrap_or_else(|| PathBuf::from(format!("{name}.toml")));
     // Before anything is asked: a certificate whose key cannot be kept would be of no use to anyone.
-    let aside = new_file(&path)?;
+    let file = NewFile::open(&path)?;
     let role = role.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     let (key, certificate_request) = key_pair(&name)?;
     let check = format!("quoratectl operators list; if {name} is there, revoke it: its key was not kept");
@@ -82,8 +85,7 @@ async fn create(
     };
     let text = toml::to_string_pretty(&context).map_err(|error| Failure::local(format!("the context: {error}")))?;
     context.key_pem.zeroize();
-    aside.write(Zeroizing::new(text).as_bytes())?;
-    aside.publish()?;
+    file.write(Zeroizing::new(text).as_bytes())?;
     let written = Written::from_answer(reply.result)?;
     let people = vec![
         Block::Text(format!(
@@ -105,11 +107,37 @@ async fn create(
     Ok(Answer::new(data, people).with_notices(notices))
 }
 
-fn new_file(path: &Path) -> Result<Aside, Failure> {
-    if path.symlink_metadata().is_ok() {
-        return Err(Failure::usage(format!("{} exists already", path.display()), "name another file with --out"));
+/// Where the context goes.
+enum NewFile {
+    /// A file that is not there yet.
+    Aside(Aside),
+    /// A device or a pipe, such as `/dev/stdout`.
+    Stream(File, PathBuf),
+}
+
+impl NewFile {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        match std::fs::metadata(path) {
+            Ok(there) if there.file_type().is_char_device() || there.file_type().is_fifo() => {
+                let opened = OpenOptions::new().write(true).open(path);
+                opened.map(|file| Self::Stream(file, path.to_owned())).map_err(|error| file::unwritable(path, &error))
+            }
+            _ if path.symlink_metadata().is_ok() => {
+                Err(Failure::usage(format!("{} exists already", path.display()), "name another file with --out"))
+            }
+            _ => Ok(Self::Aside(Aside::create(path, 0o600)?)),
+        }
     }
-    Aside::create(path, 0o600)
+
+    fn write(self, bytes: &[u8]) -> Result<(), Failure> {
+        match self {
+            Self::Aside(aside) => {
+                aside.write(bytes)?;
+                aside.publish()
+            }
+            Self::Stream(mut stream, path) => stream.write_all(bytes).map_err(|error| file::unwritable(&path, &error)),
+        }
+    }
 }
 
 /// A key pair, and the request to certify it.

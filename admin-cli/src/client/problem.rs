@@ -28,7 +28,7 @@ pub enum Verdict {
 }
 
 /// Problems by which a node says that it cannot act now and that it has done nothing.
-const NOTHING_DONE: [&str; 6] = ["no_leader", "overloaded", "stopping", "stopped", "draining", "not_ready"];
+const NOTHING_DONE: [&str; 5] = ["no_leader", "overloaded", "stopping", "behind", "disk_full"];
 
 /// What a status means.
 pub fn verdict(status: &Status) -> Verdict {

@@ -11,14 +11,18 @@ use std::error::Error;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncBufReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 
 /// The name that every node's certificate carries for its clients.
 const SERVER_NAME: &str = "node.quorate.internal";
 /// A node that stops answering is noticed after two of these, while a call is under way.
 const KEEP_ALIVE: Duration = Duration::from_secs(2);
+/// HTTP/2 lets a server speak first, and nodes do at once; one that does not is spoken to after this.
+const FIRST_WORD: Duration = Duration::from_secs(1);
 /// Refusals travel in headers, and one that names many places in a file is long.
 const HEADER_BYTES_MAX: u32 = 1024 * 1024;
 
@@ -57,7 +61,7 @@ pub async fn connect(address: &str, tls: &TlsConnector, within: Duration) -> Res
                 let tcp = TcpStream::connect(&address).await?;
                 tcp.set_nodelay(true)?;
                 let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
-                Ok::<_, io::Error>(TokioIo::new(tls.connect(name, tcp).await?))
+                Ok::<_, io::Error>(TokioIo::new(welcomed(tls.connect(name, tcp).await?).await?))
             }
         }
     };
@@ -72,6 +76,17 @@ pub async fn connect(address: &str, tls: &TlsConnector, within: Duration) -> Res
             Err(problem::certificate_refused(&error).unwrap_or_else(|| unreachable(address, &deepest(&error))))
         }
         Err(_) => Err(unreachable(address, "no answer in time")),
+    }
+}
+
+/// Waits for the node's first word. This side's handshake is over before the node has judged the operator's certificate:
+/// a request that is sent already would break off against a closed connection, and nobody could tell a refused
+/// certificate from a write that was lost.
+async fn welcomed(mut stream: TlsStream<TcpStream>) -> io::Result<TlsStream<TcpStream>> {
+    match tokio::time::timeout(FIRST_WORD, stream.fill_buf()).await {
+        Ok(Ok([])) => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the node closed the connection")),
+        Ok(Ok(_)) | Err(_) => Ok(stream),
+        Ok(Err(error)) => Err(error),
     }
 }
 

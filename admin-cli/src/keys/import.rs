@@ -47,7 +47,7 @@ pub async fn run(session: &Session, path: &Path) -> Result<Answer, Failure> {
         last = Some(Written::from_answer(reply.result)?);
     }
     let written = last.ok_or_else(|| Failure::usage(format!("{name} holds no keys"), ""))?;
-    let people = vec![Block::Text(format!("{} keys imported.", ids.len())), Block::Text(written.sentence())];
+    let people = vec![Block::Text(format!("Keys imported: {}.", ids.len())), Block::Text(written.sentence())];
     let notices = written.notices();
     Ok(Answer::new(Data { imported: ids.len(), ids, written }, people).with_notices(notices))
 }
