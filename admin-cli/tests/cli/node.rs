@@ -61,15 +61,15 @@ struct Inner {
 }
 
 /// A refusal with problem details.
-pub fn problem(code: Code, kind: &str, message: &str) -> Problem2 {
-    Problem2(code, Problem { r#type: kind.into(), message: message.into(), ..Problem::default() })
+pub fn problem(code: Code, kind: &str, message: &str) -> Refusal {
+    Refusal(code, Problem { r#type: kind.into(), message: message.into(), ..Problem::default() })
 }
 
-/// A problem and its code.
-pub struct Problem2(Code, pub Problem);
+/// A code and its problem details.
+pub struct Refusal(Code, pub Problem);
 
-impl From<Problem2> for Act {
-    fn from(Problem2(code, problem): Problem2) -> Self {
+impl From<Refusal> for Act {
+    fn from(Refusal(code, problem): Refusal) -> Self {
         Act::Refuse(Status::with_details(code, "see the details", problem.encode_to_vec().into()))
     }
 }
