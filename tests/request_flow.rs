@@ -332,3 +332,44 @@ fn the_upstreams_status_and_headers_come_back() {
     assert_eq!((answer.status, answer.text().as_str(), answer.header("x-teapot")), (418, "tea", Some("short")));
     assert_eq!(answer.headers.get_all("set-cookie").iter().count(), 2, "{answer}");
 }
+
+#[test]
+fn paths_that_could_be_read_in_two_ways_are_refused() {
+    let corner = Corner::make("paths");
+    for path in
+        ["/open/../guarded/x", "/open//x", "/open/%2e%2e/x", "/open/a%2Fb", "/open/%zz", "/open/a\\b", "/open/."]
+    {
+        let text = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", corner.host);
+        let answer = raw(&dev().node(1).gateway, text.as_bytes());
+        assert!(answer.starts_with("HTTP/1.1 400 "), "{path}: {answer}");
+    }
+    let answer = dev().client(1).send(corner.open("%7Ea/%c3%a9")).ok();
+    assert_eq!(answer.json()["path"], "/open/~a/%C3%A9", "one form of it goes on");
+}
+
+#[test]
+fn an_upstream_that_is_too_slow() {
+    let upstream =
+        Upstream::with(|_| tests::upstream::Reply { after: std::time::Duration::from_secs(20), ..Default::default() });
+    let file =
+        Corner::resources("slow-upstream", &upstream.url()).replace("targets:", "response_timeout: 300ms, targets:");
+    ctl().apply(&file);
+    dev().client(1).send(get("/open/x").host("slow-upstream.test")).problem(504, "upstream-timeout");
+}
+
+#[test]
+fn a_body_over_the_routes_own_limit() {
+    let file =
+        Corner::resources("small-bodies", &dev_echo()).replace("policies: off", "policies: off, body_bytes_max: 1KiB");
+    ctl().apply(&file);
+    let post = |bytes: usize| call("POST", "/open/x").host("small-bodies.test").body(vec![b'x'; bytes]);
+    dev().client(1).send(post(1024)).ok();
+    dev().client(1).send(post(1025)).problem(413, "request-too-large");
+    // Without a length in front, the limit is found out on the way.
+    let text = format!(
+        "POST /open/x HTTP/1.1\r\nhost: small-bodies.test\r\ntransfer-encoding: chunked\r\n\r\n800\r\n{}\r\n0\r\n\r\n",
+        "x".repeat(2048)
+    );
+    let answer = raw(&dev().node(1).gateway, text.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}

@@ -186,7 +186,7 @@ impl Node {
         let address = || format!("127.0.0.1:{}", free_port());
         let (gateway, cluster, ops) = (address(), address(), address());
         let text = format!(
-            "{settings}\nname = \"{name}\"\ndata_dir = \"data\"\naccess_log = \"access.log\"\ndrain_delay = \"500ms\"\n\
+            "{settings}\nname = \"{name}\"\ndata_dir = \"data\"\naccess_log = \"./access.log\"\ndrain_delay = \"500ms\"\n\
              [gateway]\nbind = \"{gateway}\"\nworkers = 2\ntrusted_proxies = [\"127.0.0.1/32\"]\n\
              [cluster]\nbind = \"{cluster}\"\n[ops]\nbind = \"{ops}\"\n",
         );

@@ -198,7 +198,9 @@ impl Drop for Dev {
             eprintln!("{}", self.process.tail());
         }
         // In good order, so that it ends its nodes by itself; whoever is left then is killed.
-        self.process.signal(Signal::TERM);
+        if self.process.ended().is_none() {
+            self.process.signal(Signal::TERM);
+        }
         let started = Instant::now();
         while self.process.ended().is_none() && started.elapsed() < Duration::from_secs(3) {
             sleep(Duration::from_millis(20));
