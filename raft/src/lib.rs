@@ -6,13 +6,24 @@
 //! here: the caller supplies how to dial a peer, what the time is, and what to do with a new View.
 
 mod adapt;
+mod applied;
+mod batch;
 mod clock;
+pub mod codec;
+mod forward;
 mod handle;
+mod lead;
+mod membership;
 mod node;
+mod peers;
+mod publish;
 mod session;
 mod start;
 mod status;
 mod timing;
+mod types;
+mod upkeep;
+mod vault;
 
 pub use adapt::server::RaftService;
 pub use clock::Clock;

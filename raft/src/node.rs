@@ -1,85 +1,487 @@
-//! A running member.
-#![expect(clippy::unused_async, clippy::unused_self, reason = "the body lands next")]
+//! A running member: everything that it holds, its tasks, and its beginning and end. What it can be asked is in
+//! `forward` (by anybody), `lead` (of a leader) and here (of itself).
+
 use crate::{
-    handle::{AuditPage, Backup, Fence, ProposeError, ReadError, Services, TransferError, Written},
-    start::{Start, StartError},
-    status::{LocalStatus, Observation, Role, Session},
+    adapt::{
+        engine::{Engine, Standing, WriteError},
+        log::{self, Log},
+        machine::Machine,
+        network::Network,
+        server::RaftService,
+    },
+    applied::Applied,
+    batch::{self, Batcher},
+    clock::Clock,
+    handle::{AuditPage, Backup, Fence, ProposeError, ReadError, Services},
+    membership,
+    peers::Peers,
+    publish,
+    session::{
+        clock::HeardTime,
+        report,
+        server::LeaderService,
+        tenure::{self, Tenure},
+    },
+    start::{Callers, Certificate, Folders, Start, StartError},
+    status::{LocalStatus, Role, Session},
+    timing::{Timing, Upkeep},
+    types::lock,
+    upkeep,
+    vault::{Vault, VaultError},
 };
+use bytes::Bytes;
 use machine::{
-    Actor, At, Command, Outcome, RequestId, View,
+    Actor, At, Command, Outcome, Refusal, RequestId, View, Wall,
     command::Initialize,
     member::{MemberSpec, NodeId},
 };
-use std::sync::Arc;
-use tokio::sync::watch;
+use std::{
+    io::Read,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::Instant,
+};
 
+/// Bytes of a backup handed out at a time.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// How long a stopping node waits for its own tasks and for the log to be let go.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A running member.
 pub(crate) struct Node {
     pub(crate) id: NodeId,
-    view: watch::Sender<Arc<View>>,
+    pub(crate) timing: Timing,
+    pub(crate) upkeep: Upkeep,
+    pub(crate) folders: Folders,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) callers: Callers,
+    pub(crate) certificate: watch::Receiver<Certificate>,
+    pub(crate) engine: Engine,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) vault: Arc<Vault>,
+    pub(crate) batcher: Batcher,
+    log: Mutex<Option<Log>>,
+    applied: watch::Receiver<Arc<Applied>>,
+    views: watch::Receiver<Arc<View>>,
+    enforced: watch::Sender<u64>,
+    tenure: watch::Sender<Option<Arc<Tenure>>>,
+    spec: watch::Sender<MemberSpec>,
+    stopping: watch::Sender<bool>,
+    heard: Arc<Mutex<Heard>>,
+    disk_low: AtomicBool,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+/// What this node heard of its leader.
+struct Heard {
+    session: Session,
+    time: HeardTime,
+    at_us: Option<u64>,
 }
 
 impl Node {
     pub(crate) async fn start(start: Start) -> Result<Arc<Self>, StartError> {
-        Ok(Arc::new(Self { id: start.node, view: watch::Sender::new(Arc::default()) }))
+        let Start {
+            node,
+            spec,
+            folders,
+            expect_data,
+            peers,
+            timing,
+            upkeep,
+            dial,
+            clock,
+            publish,
+            certificate,
+            callers,
+        } = start;
+        let opened = folders.clone();
+        let opened = tokio::task::spawn_blocking(move || open(&opened, expect_data)).await;
+        let (log, vault, applied) = opened.map_err(|error| StartError::Disk(error.to_string()))??;
+
+        let machine = Machine::new(&applied, Arc::clone(&vault));
+        let (applied, views) = machine.watch();
+        let peers = Arc::new(Peers::new(dial, timing.dial, peers));
+        let network = Network {
+            node,
+            peers: Arc::clone(&peers),
+            vault: Arc::clone(&vault),
+            applied: applied.clone(),
+            stall: timing.election_max,
+        };
+        let engine = Engine::open(node, &timing, &upkeep, network, log.clone(), machine).await?;
+        let (batcher, proposals) = Batcher::new();
+        let heard = Heard { session: Session::Seeking, time: HeardTime::default(), at_us: None };
+        let node = Arc::new(Self {
+            id: node,
+            timing,
+            upkeep,
+            folders,
+            clock,
+            callers,
+            certificate,
+            engine,
+            peers,
+            vault,
+            batcher,
+            log: Mutex::new(Some(log)),
+            applied,
+            views,
+            enforced: watch::Sender::new(0),
+            tenure: watch::Sender::new(None),
+            spec: watch::Sender::new(spec),
+            stopping: watch::Sender::new(false),
+            heard: Arc::new(Mutex::new(heard)),
+            disk_low: AtomicBool::new(false),
+            tasks: Mutex::new(JoinSet::new()),
+        });
+        node.spawn(publish, proposals);
+        Ok(node)
     }
-    pub(crate) async fn bootstrap(&self, _: Initialize) -> Result<Outcome, ProposeError> {
-        Err(ProposeError::NoLeader)
+
+    /// Every task that this node runs. They end with it, at the latest in [`Node::stop`].
+    fn spawn(self: &Arc<Self>, publish: crate::start::Publish, proposals: mpsc::Receiver<batch::Pending>) {
+        let (heard, clock) = (Arc::clone(&self.heard), Arc::clone(&self.clock));
+        let heard_wall = move || {
+            let time = lock(&heard).time;
+            time.is_heard().then(|| time.now(clock.boot_us()).wall)
+        };
+        let mut tasks = lock(&self.tasks);
+        tasks.spawn(tenure::keep(
+            self.tenure.clone(),
+            self.engine.watch(),
+            self.applied.clone(),
+            heard_wall,
+            self.timing.silence,
+            Arc::clone(&self.clock),
+        ));
+        tasks.spawn(publish::publish(self.applied.clone(), publish, self.enforced.clone()));
+        tasks.spawn(batch::run(self.engine.clone(), proposals, self.tenure.subscribe(), self.engine.watch()));
+        tasks.spawn(addresses(Arc::clone(&self.peers), self.applied.clone(), self.engine.watch()));
+        tasks.spawn(report::report(Arc::clone(self)));
+        tasks.spawn(membership::follow(Arc::clone(self)));
+        tasks.spawn(upkeep::keep(Arc::clone(self)));
     }
+
+    /// See [`crate::Handle::bootstrap`].
+    pub(crate) async fn bootstrap(&self, initialize: Initialize) -> Result<Outcome, ProposeError> {
+        let registry = &self.view().registry;
+        if registry.is_initialized() {
+            let same = registry.cluster == initialize.cluster;
+            let done = Outcome::Done { revision: registry.revision };
+            return Ok(if same { done } else { Outcome::Refused(Refusal::AlreadyInitialized) });
+        }
+        let address = initialize.member.address.clone();
+        self.engine.initialize(self.id, address).await.map_err(|_: WriteError| ProposeError::Stopped)?;
+        // The same id each time it is tried: a second try is answered like the first.
+        let random = u128::from_be_bytes(initialize.cluster);
+        let request = RequestId { issued: Wall(self.clock.utc_ms()), random };
+        let command = Command::Initialize(Box::new(initialize));
+        Ok(self.propose(request, Actor::Bootstrap, command, Fence::None).await?.outcome)
+    }
+
     pub(crate) fn view(&self) -> Arc<View> {
-        self.view.borrow().clone()
+        Arc::clone(&self.views.borrow())
     }
+
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<View>> {
-        self.view.subscribe()
+        self.views.clone()
     }
+
+    pub(crate) fn applied(&self) -> Arc<Applied> {
+        Arc::clone(&self.applied.borrow())
+    }
+
+    pub(crate) fn watch_applied(&self) -> watch::Receiver<Arc<Applied>> {
+        self.applied.clone()
+    }
+
+    pub(crate) fn standing(&self) -> Arc<Standing> {
+        self.engine.standing()
+    }
+
+    pub(crate) fn watch_standing(&self) -> watch::Receiver<Arc<Standing>> {
+        self.engine.watch()
+    }
+
+    pub(crate) fn tenure(&self) -> Option<Arc<Tenure>> {
+        self.tenure.borrow().clone()
+    }
+
+    pub(crate) fn watch_tenure(&self) -> watch::Receiver<Option<Arc<Tenure>>> {
+        self.tenure.subscribe()
+    }
+
+    pub(crate) fn enforced(&self) -> u64 {
+        *self.enforced.borrow()
+    }
+
+    pub(crate) fn watch_enforced(&self) -> watch::Receiver<u64> {
+        self.enforced.subscribe()
+    }
+
+    pub(crate) fn spec(&self) -> MemberSpec {
+        self.spec.borrow().clone()
+    }
+
+    pub(crate) fn watch_spec(&self) -> watch::Receiver<MemberSpec> {
+        self.spec.subscribe()
+    }
+
+    pub(crate) fn set_spec(&self, spec: MemberSpec) {
+        self.spec.send_replace(spec);
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        *self.stopping.borrow()
+    }
+
+    pub(crate) fn watch_stopping(&self) -> watch::Receiver<bool> {
+        self.stopping.subscribe()
+    }
+
+    pub(crate) fn disk_low(&self) -> bool {
+        self.disk_low.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_disk_low(&self, low: bool) {
+        if self.disk_low.swap(low, Ordering::Relaxed) != low {
+            if low {
+                tracing::error!("this disk is nearly full: admin writes are refused until there is room");
+            } else {
+                tracing::info!("this disk has room again");
+            }
+        }
+    }
+
+    pub(crate) fn appended_bytes(&self) -> u64 {
+        lock(&self.log).as_ref().map_or(0, Log::appended_bytes)
+    }
+
+    /// Whether the registry or raft knows this node and it is not gone for good.
+    pub(crate) fn is_member(&self, node: NodeId) -> bool {
+        use machine::member::Standing;
+        let known_to_raft = self.standing().peers.contains_key(&node);
+        match self.view().registry.members.get(&node) {
+            Some(member) => member.standing != Standing::Leaving || known_to_raft,
+            None => known_to_raft,
+        }
+    }
+
+    /// Who leads and where, for one who asked the wrong node; 0 and nothing if that is not known.
+    pub(crate) fn leader_hint(&self) -> (NodeId, String) {
+        let standing = self.standing();
+        let Some(leader) = standing.leader.filter(|leader| *leader != self.id) else { return (0, String::new()) };
+        let address = match self.view().registry.members.get(&leader) {
+            Some(member) => member.address.clone(),
+            None => standing.peers.get(&leader).cloned().unwrap_or_default(),
+        };
+        (leader, address)
+    }
+
+    /// The leader has answered a report that was sent then.
+    pub(crate) fn hear(&self, at: At, sent_us: u64) {
+        let mut heard = lock(&self.heard);
+        heard.time.hear(at, self.clock.boot_us());
+        heard.at_us = Some(sent_us);
+    }
+
+    pub(crate) fn session_is(&self, session: Session) {
+        lock(&self.heard).session = session;
+    }
+
     pub(crate) fn time(&self) -> At {
-        At::default()
+        if let Some(tenure) = self.tenure() {
+            return tenure.time(&self.standing().voters);
+        }
+        let heard = lock(&self.heard).time;
+        if heard.is_heard() {
+            return heard.now(self.clock.boot_us());
+        }
+        // Nobody has said anything yet: what the log says, or this machine's own date if that is later. A key that has
+        // ended is then refused even by a node that comes up alone.
+        let last = self.view().at;
+        At { tick: last.tick, wall: last.wall.max(Wall(self.clock.utc_ms())) }
     }
-    pub(crate) async fn propose(&self, _: RequestId, _: Actor, _: Command, _: Fence) -> Result<Written, ProposeError> {
-        Err(ProposeError::NoLeader)
-    }
-    pub(crate) async fn read(&self) -> Result<Arc<View>, ReadError> {
-        Err(ReadError::NoLeader)
-    }
-    pub(crate) async fn observe(&self) -> Result<Observation, ReadError> {
-        Err(ReadError::NoLeader)
-    }
+
     pub(crate) fn local(&self) -> LocalStatus {
+        let standing = self.standing();
+        let applied = self.applied();
+        let (session, heard_us) = {
+            let heard = lock(&self.heard);
+            (heard.session, heard.at_us)
+        };
+        let leads = standing.role == Role::Leader;
+        let heard_ms = heard_us.map(|heard_us| self.clock.boot_us().saturating_sub(heard_us) / 1000);
         LocalStatus {
             node: self.id,
-            role: Role::Learner,
-            term: 0,
-            leader: None,
-            voter: false,
-            last_index: 0,
-            committed: 0,
-            applied: 0,
-            enforced: 0,
-            snapshot: 0,
-            session: Session::Seeking,
-            leader_heard_ms: None,
-            at: At::default(),
-            disk_low: false,
-            failed: None,
+            role: standing.role,
+            term: standing.term,
+            leader: standing.leader,
+            voter: standing.voters.contains(&self.id),
+            last_index: standing.last_index,
+            committed: standing.committed,
+            applied: applied.index(),
+            enforced: self.enforced(),
+            snapshot: standing.snapshot,
+            session,
+            leader_heard_ms: if leads { self.engine.quorum_heard_ms() } else { heard_ms },
+            at: self.time(),
+            disk_low: self.disk_low(),
+            failed: standing.failed.clone(),
         }
     }
-    pub(crate) async fn transfer_leader(&self, _: Option<NodeId>) -> Result<NodeId, TransferError> {
-        Err(TransferError::NoLeader)
+
+    pub(crate) fn services(self: &Arc<Self>) -> Services {
+        let raft = RaftService::new(self.engine.raft(), Arc::clone(&self.vault), self.callers);
+        Services { raft: raft.server(), leader: LeaderService::new(self).server() }
     }
-    pub(crate) fn services(&self) -> Services {
-        Services {
-            raft: proto::peer::raft_server::RaftServer::new(crate::RaftService),
-            leader: proto::peer::leader_server::LeaderServer::new(crate::LeaderService),
+
+    pub(crate) fn audit(&self, from: u64, limit: usize) -> AuditPage {
+        let state = &self.applied().state;
+        let entries = state.audit.range(from..).take(limit).map(|(number, entry)| (*number, Arc::clone(entry)));
+        AuditPage {
+            entries: entries.collect(),
+            oldest: state.audit.get_min().map_or(state.next_audit, |(number, _)| *number),
+            next: state.next_audit,
         }
     }
-    pub(crate) async fn snapshot(&self) -> Result<Backup, ReadError> {
-        Err(ReadError::NoLeader)
+
+    /// See [`crate::Handle::snapshot`].
+    pub(crate) async fn snapshot(self: &Arc<Self>) -> Result<Backup, ReadError> {
+        self.read().await?;
+        let (vault, applied) = (Arc::clone(&self.vault), self.applied());
+        let written = tokio::task::spawn_blocking(move || vault.backup(&applied)).await;
+        let held = match written {
+            Ok(Ok(held)) => held,
+            Ok(Err(error)) => return Err(ReadError::Snapshot(error.to_string())),
+            Err(error) => return Err(ReadError::Snapshot(error.to_string())),
+        };
+        let (send, pieces) = mpsc::channel(4);
+        let place = held.place.clone();
+        let bytes = held.stored.bytes;
+        tokio::task::spawn_blocking(move || {
+            let sent = std::fs::File::open(&held.stored.path).and_then(|mut file| {
+                loop {
+                    let mut piece = Vec::with_capacity(PIECE_BYTES);
+                    if file.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece)? == 0 {
+                        return Ok(());
+                    }
+                    if send.blocking_send(Ok(Bytes::from(piece))).is_err() {
+                        return Ok(());
+                    }
+                }
+            });
+            if let Err(error) = sent {
+                // Whoever reads has gone, or sees fewer bytes than announced.
+                let _: Result<_, _> = send.blocking_send(Err(ReadError::Snapshot(error.to_string())));
+            }
+        });
+        let index = place.last.map_or(0, |last| last.index);
+        Ok(Backup { index, revision: place.revision, at: place.at, bytes, pieces })
     }
-    pub(crate) fn audit(&self, _: u64, _: usize) -> AuditPage {
-        AuditPage::default()
-    }
+
     pub(crate) async fn failed(&self) -> String {
-        std::future::pending().await
+        let mut standing = self.watch_standing();
+        let failed = standing.wait_for(|now| now.failed.is_some()).await.map(|now| now.failed.clone());
+        failed.ok().flatten().unwrap_or_else(|| "raft has stopped".to_owned())
     }
-    pub(crate) fn set_spec(&self, _: MemberSpec) {}
-    pub(crate) async fn stop(&self) {}
+
+    pub(crate) async fn stop(self: &Arc<Self>) {
+        if let Some(tenure) = self.tenure()
+            && let Some(heir) = self.heir(&tenure)
+        {
+            match self.lead_transfer(Some(heir)).await {
+                Ok(leader) => tracing::info!(leader, "leadership is handed over"),
+                Err(why) => tracing::warn!(?why, "leadership could not be handed over: an election will"),
+            }
+        }
+        if self.stopping.send_replace(true) {
+            return;
+        }
+        // The goodbye goes out first; then raft ends, and with it every task that watches it.
+        let patience = Instant::now() + STOP_PATIENCE;
+        self.said_goodbye(patience).await;
+        self.engine.stop().await;
+        if let Err(error) = upkeep::checkpoint(self).await {
+            tracing::warn!(%error, "no checkpoint could be written; the log has everything");
+        }
+        let mut tasks = std::mem::take(&mut *lock(&self.tasks));
+        tasks.abort_all();
+        while let Ok(Some(_)) = tokio::time::timeout_at(patience, tasks.join_next()).await {}
+        self.vault.close();
+        let log = lock(&self.log).take();
+        if let Some(log) = log
+            && !log.let_go(patience).await
+        {
+            tracing::warn!("somebody still holds the log");
+        }
+    }
+
+    /// Waits until the session has ended, which carries the goodbye.
+    async fn said_goodbye(&self, patience: Instant) {
+        let open = || lock(&self.heard).session == Session::Open && self.tenure().is_none();
+        let until = patience.min(Instant::now() + Duration::from_millis(200));
+        while open() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Reads what the disk holds, and whether it fits together.
+fn open(folders: &Folders, expect_data: bool) -> Result<(Log, Arc<Vault>, Applied), StartError> {
+    let store = storage::Log::open(&folders.log, storage::LogSettings::default()).map_err(VaultError::from)?;
+    if store.torn_bytes() > 0 {
+        tracing::info!(bytes = store.torn_bytes(), "what was being written when this node ended is cut off the log");
+    }
+    let log = log::Log::new(store);
+    let (vault, applied) = Vault::open(folders)?;
+    let has_state = applied.last.is_some() || vault.newest().is_some();
+    if !log.has_vote() && (has_state || expect_data) {
+        return Err(StartError::Damaged(format!(
+            "{}: the log is gone. This node may have voted and promised what it no longer knows: remove it from the \
+             cluster and join it again with an empty data directory",
+            folders.log.display()
+        )));
+    }
+    Ok((log, Arc::new(vault), applied))
+}
+
+/// Tells the dialer where peers are, as the registry and raft's membership change.
+async fn addresses(
+    peers: Arc<Peers>,
+    mut applied: watch::Receiver<Arc<Applied>>,
+    mut standing: watch::Receiver<Arc<Standing>>,
+) {
+    loop {
+        let members = applied.borrow_and_update().state.registry.members.clone();
+        peers.set_registry(members.iter().map(|(id, member)| (*id, member.address.clone())).collect());
+        peers.set_membership(standing.borrow_and_update().peers.clone());
+        let ended = tokio::select! {
+            changed = applied.changed() => changed.is_err(),
+            changed = standing.changed() => changed.is_err(),
+        };
+        if ended {
+            return;
+        }
+    }
+}
+
+impl From<VaultError> for StartError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Storage(
+                error @ (storage::Error::Io { .. } | storage::Error::Full { .. } | storage::Error::Locked { .. }),
+            ) => Self::Disk(error.to_string()),
+            other => Self::Damaged(other.to_string()),
+        }
+    }
 }

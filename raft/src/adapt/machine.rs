@@ -1,0 +1,150 @@
+//! openraft's state machine over [`machine::State`]: applies entries in order, answers their proposers, and hands out
+//! the state after each batch. The disk is the vault's.
+
+use crate::{
+    applied::Applied,
+    codec::form::{LogIdForm, MembershipForm, StoredMembershipForm},
+    types::{SnapshotMeta, StoredMembership, TypeConfig},
+    vault::{Held, Offered, Vault},
+};
+use futures::{Stream, TryStreamExt};
+use machine::{State, View};
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot,
+    storage::{EntryResponder, RaftStateMachine},
+};
+use std::{io, sync::Arc};
+use tokio::sync::watch;
+
+/// Entries applied before readers see them, when many come at once.
+const BATCH_ENTRIES_MAX: usize = 256;
+
+/// The state, and everybody who watches it.
+pub(crate) struct Machine {
+    state: State,
+    last: Option<LogIdForm>,
+    membership: StoredMembershipForm,
+    applied: watch::Sender<Arc<Applied>>,
+    views: watch::Sender<Arc<View>>,
+    vault: Arc<Vault>,
+}
+
+impl Machine {
+    pub(crate) fn new(applied: &Applied, vault: Arc<Vault>) -> Self {
+        Self {
+            state: applied.state.clone(),
+            last: applied.last,
+            membership: applied.membership.clone(),
+            applied: watch::Sender::new(Arc::new(applied.clone())),
+            views: watch::Sender::new(Arc::clone(&applied.view)),
+            vault,
+        }
+    }
+
+    /// The state after each batch, and what readers get of it; some are skipped when they come fast.
+    pub(crate) fn watch(&self) -> (watch::Receiver<Arc<Applied>>, watch::Receiver<Arc<View>>) {
+        (self.applied.subscribe(), self.views.subscribe())
+    }
+
+    fn hand_out(&self) {
+        let applied = Applied::new(self.state.clone(), self.last, self.membership.clone());
+        let view = Arc::clone(&applied.view);
+        self.applied.send_replace(Arc::new(applied));
+        self.views.send_replace(view);
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = Offered;
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<crate::types::LogId>, StoredMembership)> {
+        Ok((self.last.map(Into::into), self.membership.clone().try_into()?))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut answers = Vec::new();
+        let mut applied = 0_usize;
+        loop {
+            let next = entries.try_next().await?;
+            let done = next.is_none();
+            if let Some((entry, responder)) = next {
+                let id = LogIdForm::from(&entry.log_id);
+                let outcomes = match &entry.payload {
+                    EntryPayload::Blank => Vec::new(),
+                    EntryPayload::Normal(gathered) => {
+                        let applied = self.state.apply_entry(id.index, &gathered.0);
+                        applied.into_iter().map(|applied| (applied.outcome, applied.index)).collect()
+                    }
+                    EntryPayload::Membership(membership) => {
+                        self.membership =
+                            StoredMembershipForm { set_by: Some(id), membership: MembershipForm::from(membership) };
+                        Vec::new()
+                    }
+                };
+                self.last = Some(id);
+                applied += 1;
+                if let Some(responder) = responder {
+                    answers.push((responder, outcomes));
+                }
+            }
+            if applied > 0 && (done || applied >= BATCH_ENTRIES_MAX) {
+                // Readers before proposers: who was answered finds its own write.
+                self.hand_out();
+                for (responder, outcomes) in answers.drain(..) {
+                    responder.send(outcomes);
+                }
+                applied = 0;
+            }
+            if done {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        let applied = Arc::clone(&self.applied.borrow());
+        Builder { applied, vault: Arc::clone(&self.vault) }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, offered: Offered) -> io::Result<()> {
+        let last = meta.last_log_id.as_ref().map(LogIdForm::from);
+        let vault = Arc::clone(&self.vault);
+        let install = tokio::task::spawn_blocking(move || vault.install(offered, last));
+        let applied = install.await.map_err(io::Error::other)??;
+        self.state = applied.state;
+        self.last = applied.last;
+        self.membership = applied.membership;
+        self.hand_out();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> io::Result<Option<openraft::type_config::alias::SnapshotOf<TypeConfig, Offered>>> {
+        self.vault.newest().map(offer).transpose()
+    }
+}
+
+/// Writes a snapshot of the state as it was when it was asked for.
+pub(crate) struct Builder {
+    applied: Arc<Applied>,
+    vault: Arc<Vault>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    type SnapshotData = Offered;
+
+    async fn build_snapshot(&mut self) -> io::Result<openraft::type_config::alias::SnapshotOf<TypeConfig, Offered>> {
+        let (applied, vault) = (Arc::clone(&self.applied), Arc::clone(&self.vault));
+        let held = tokio::task::spawn_blocking(move || vault.snapshot(&applied)).await.map_err(io::Error::other)??;
+        offer(held)
+    }
+}
+
+fn offer(held: Held) -> io::Result<openraft::type_config::alias::SnapshotOf<TypeConfig, Offered>> {
+    Ok(Snapshot { meta: held.place.clone().try_into()?, snapshot: Offered::Held(held) })
+}

@@ -1,0 +1,366 @@
+//! openraft's calls to a peer, over the peer protocol. Appends are pipelined on one stream; a stream that has entries
+//! on the way and hears nothing for an election's time is given up, so that a hung peer is dialed anew.
+
+use crate::{
+    applied::Applied,
+    codec::{
+        self, CodecError,
+        form::{
+            AppendForm, AppendedForm, SnapshotHeadForm, TransferForm, TransferredForm, VoteForm, VoteReplyForm,
+            VoteRequestForm,
+        },
+    },
+    peers::{Link, Peers},
+    types::{LeaderId, Peer, TypeConfig, Vote},
+    vault::{Held, Offered, Vault},
+};
+use bytes::Bytes;
+use futures::{
+    Stream, StreamExt,
+    future::BoxFuture,
+    stream::{self, BoxStream},
+};
+use machine::member::NodeId;
+use openraft::{
+    OptionalSend, RPCTypes, RaftNetworkFactory, Snapshot,
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
+    network::{Backoff, NetBackoff, NetSnapshot, NetStreamAppend, NetTransferLeader, NetVote, RPCOption},
+    raft::{
+        AppendEntriesRequest, SnapshotResponse, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse,
+        VoteRequest, VoteResponse,
+    },
+};
+use proto::peer::{Message, SnapshotPiece, raft_client::RaftClient};
+use std::{
+    io::Read,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, transport::Channel};
+
+/// The largest message of the peer protocol: one log entry is smaller, and no batch that is sent is larger unless it is
+/// one entry.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 24 * 1024 * 1024;
+
+/// Bytes of a snapshot file sent at a time.
+const PIECE_BYTES: usize = 256 * 1024;
+
+/// Pieces read ahead of the network.
+const PIECES_AHEAD: usize = 4;
+
+/// A snapshot of which no byte moves for so long is given up; taking it in (one piece, at the end) is within it too.
+const SNAPSHOT_STALL: Duration = Duration::from_secs(60);
+
+/// Makes the clients to all peers.
+pub(crate) struct Network {
+    pub(crate) node: NodeId,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) vault: Arc<Vault>,
+    pub(crate) applied: watch::Receiver<Arc<Applied>>,
+    /// An append that is not answered for so long breaks its stream.
+    pub(crate) stall: Duration,
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: NodeId, _: &Peer) -> Client {
+        Client {
+            node: self.node,
+            target,
+            peers: Arc::clone(&self.peers),
+            vault: Arc::clone(&self.vault),
+            applied: self.applied.clone(),
+            stall: self.stall,
+        }
+    }
+}
+
+/// The client to one peer.
+pub(crate) struct Client {
+    node: NodeId,
+    target: NodeId,
+    peers: Arc<Peers>,
+    vault: Arc<Vault>,
+    applied: watch::Receiver<Arc<Applied>>,
+    stall: Duration,
+}
+
+type Failure = RPCError<TypeConfig>;
+
+impl Client {
+    async fn link(&self) -> Result<(RaftClient<Channel>, Link), Failure> {
+        let link = self.peers.link(self.target).await.map_err(|error| Unreachable::new(&error))?;
+        let client = RaftClient::new(link.channel.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX);
+        Ok((client, link))
+    }
+
+    fn timed_out(&self, action: RPCTypes, timeout: Duration) -> Failure {
+        RPCError::Timeout(Timeout { action, id: self.node, target: self.target, timeout })
+    }
+
+    /// One request and one answer, within the time that openraft gives.
+    async fn ask<F>(
+        &self,
+        action: RPCTypes,
+        option: &RPCOption,
+        call: impl FnOnce(RaftClient<Channel>) -> F,
+    ) -> Result<Bytes, Failure>
+    where
+        F: Future<Output = Result<tonic::Response<Message>, Status>>,
+    {
+        let within = option.soft_ttl();
+        let exchange = async {
+            let (client, link) = self.link().await?;
+            call(client).await.map_err(|status| failure(&self.peers, &link, &status))
+        };
+        match tokio::time::timeout(within, exchange).await {
+            Ok(answer) => Ok(answer?.into_inner().body),
+            Err(_) => Err(self.timed_out(action, within)),
+        }
+    }
+
+    async fn request_vote(
+        &self,
+        request: &VoteRequest<TypeConfig>,
+        preliminary: bool,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Failure> {
+        let body = codec::encode(&VoteRequestForm::new(request, preliminary)).map_err(garbled)?;
+        let answer = self.ask(RPCTypes::Vote, option, |mut client| async move { client.vote(Message { body }).await });
+        let form: VoteReplyForm = codec::decode(&answer.await?).map_err(garbled)?;
+        Ok(form.into())
+    }
+
+    async fn send_snapshot(&self, vote: Vote, held: &Held) -> Result<Vote, Failure> {
+        self.verify(held).await?;
+        let head = SnapshotHeadForm { vote: (&vote).into(), place: held.place.clone(), bytes: held.stored.bytes };
+        let head = codec::encode(&head).map_err(garbled)?;
+        let (mut client, link) = self.link().await?;
+        let moved = Arc::new(AtomicU64::new(0));
+        let pieces = pieces(head, held.stored.path.clone(), Arc::clone(&moved));
+        let call = client.snapshot(pieces);
+        tokio::pin!(call);
+        let mut before = 0;
+        let answer = loop {
+            tokio::select! {
+                answer = &mut call => break answer,
+                () = tokio::time::sleep(SNAPSHOT_STALL) => {
+                    let now = moved.load(Ordering::Relaxed);
+                    if now == before {
+                        self.peers.complain(&link);
+                        return Err(self.timed_out(RPCTypes::InstallSnapshot, SNAPSHOT_STALL));
+                    }
+                    before = now;
+                }
+            }
+        };
+        match answer {
+            Ok(answer) => {
+                let vote: VoteForm = codec::decode(&answer.into_inner().body).map_err(garbled)?;
+                Ok(vote.into())
+            }
+            Err(status) => Err(failure(&self.peers, &link, &status)),
+        }
+    }
+
+    /// Reads the file whole before a byte is sent: a newcomer must not be stopped by damage on this disk. A damaged
+    /// file is written anew, and the next attempt sends that.
+    async fn verify(&self, held: &Held) -> Result<(), Failure> {
+        let (vault, held, applied) = (Arc::clone(&self.vault), held.clone(), Arc::clone(&self.applied.borrow()));
+        let verified = tokio::task::spawn_blocking(move || vault.renew_if_damaged(&held, &applied)).await;
+        match verified {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(Unreachable::from_string("the snapshot file was damaged and is written anew").into()),
+            Ok(Err(error)) => Err(Unreachable::new(&error).into()),
+            Err(error) => Err(Unreachable::new(&error).into()),
+        }
+    }
+}
+
+/// The bytes of a snapshot file as messages, read on a thread of their own.
+fn pieces(
+    head: Bytes,
+    path: std::path::PathBuf,
+    moved: Arc<AtomicU64>,
+) -> impl Stream<Item = SnapshotPiece> + Send + 'static {
+    let (send, receive) = mpsc::channel(PIECES_AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let mut file = match std::fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) => return tracing::warn!(%error, file = %path.display(), "snapshot file"),
+        };
+        let mut head = head;
+        loop {
+            let mut data = Vec::with_capacity(PIECE_BYTES);
+            match file.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut data) {
+                Ok(0) => return,
+                Ok(_) => {}
+                // The stream ends early; the peer sees that the file is not whole.
+                Err(error) => return tracing::warn!(%error, file = %path.display(), "snapshot file"),
+            }
+            let piece = SnapshotPiece { head: std::mem::take(&mut head), data: data.into() };
+            if send.blocking_send(piece).is_err() {
+                return;
+            }
+            moved.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    ReceiverStream::new(receive)
+}
+
+/// What a failed call means for openraft. It waits a little longer before the next call to an unreachable peer.
+fn failure(peers: &Peers, link: &Link, status: &Status) -> Failure {
+    match status.code() {
+        // An answer of the peer itself: the channel is sound.
+        Code::FailedPrecondition | Code::PermissionDenied | Code::InvalidArgument | Code::DataLoss => {}
+        _ => peers.complain(link),
+    }
+    RPCError::Unreachable(Unreachable::from_string(format!("{:?}: {}", status.code(), status.message())))
+}
+
+fn garbled(error: CodecError) -> Failure {
+    RPCError::Network(NetworkError::new(&error))
+}
+
+impl NetStreamAppend<TypeConfig> for Client {
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, Failure>>, Failure>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let open = Arc::new(AtomicU64::new(0));
+            let sent = Arc::clone(&open);
+            let requests = input.map(move |request| codec::encode(&AppendForm::from(&request)));
+            let requests = tokio_stream::StreamExt::map_while(requests, move |encoded| match encoded {
+                Ok(body) => {
+                    sent.fetch_add(1, Ordering::AcqRel);
+                    Some(Message { body })
+                }
+                Err(error) => {
+                    tracing::error!(%error, "an append could not be encoded");
+                    None
+                }
+            });
+            let (mut client, link) = self.link().await?;
+            let answers = match tokio::time::timeout(self.stall, client.append(requests)).await {
+                Ok(Ok(answers)) => answers.into_inner(),
+                Ok(Err(status)) => return Err(failure(&self.peers, &link, &status)),
+                Err(_) => {
+                    self.peers.complain(&link);
+                    return Err(self.timed_out(RPCTypes::AppendEntries, self.stall));
+                }
+            };
+            let this: &Self = self;
+            let results = stream::unfold(Some((answers, open)), move |state| {
+                let link = link.clone();
+                async move {
+                    let (mut answers, open) = state?;
+                    let mut silent_twice = false;
+                    loop {
+                        return match tokio::time::timeout(this.stall, answers.message()).await {
+                            Ok(Ok(Some(answer))) => {
+                                open.fetch_sub(1, Ordering::AcqRel);
+                                match codec::decode::<AppendedForm>(&answer.body) {
+                                    Ok(form) => Some((Ok(form.into()), Some((answers, open)))),
+                                    Err(error) => Some((Err(garbled(error)), None)),
+                                }
+                            }
+                            Ok(Ok(None)) => None,
+                            Ok(Err(status)) => Some((Err(failure(&this.peers, &link, &status)), None)),
+                            // Nothing to answer, or perhaps something that was only just sent.
+                            Err(_) if open.load(Ordering::Acquire) == 0 => continue,
+                            Err(_) if !silent_twice => {
+                                silent_twice = true;
+                                continue;
+                            }
+                            Err(_) => {
+                                this.peers.complain(&link);
+                                Some((Err(this.timed_out(RPCTypes::AppendEntries, this.stall)), None))
+                            }
+                        };
+                    }
+                }
+            });
+            Ok(results.boxed())
+        })
+    }
+}
+
+impl NetVote<TypeConfig> for Client {
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Failure> {
+        self.request_vote(&request, false, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Failure> {
+        self.request_vote(&request, true, &option).await
+    }
+}
+
+impl NetSnapshot<TypeConfig> for Client {
+    type SnapshotData = Offered;
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<LeaderId, NodeId, Peer, Offered>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let Offered::Held(held) = snapshot.snapshot else {
+            let unreachable = Unreachable::from_string("the snapshot is still on its way in");
+            return Err(StreamingError::Unreachable(unreachable));
+        };
+        tokio::select! {
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = self.send_snapshot(vote, &held) => match sent {
+                Ok(vote) => Ok(SnapshotResponse::new(vote)),
+                Err(RPCError::Timeout(error)) => Err(StreamingError::Timeout(error)),
+                Err(RPCError::Network(error)) => Err(StreamingError::Network(error)),
+                Err(RPCError::Unreachable(error)) => Err(StreamingError::Unreachable(error)),
+                Err(RPCError::RemoteError(error)) => match error.source {},
+            },
+        }
+    }
+}
+
+impl NetTransferLeader<TypeConfig> for Client {
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, Failure> {
+        let body = codec::encode(&TransferForm::from(&request)).map_err(garbled)?;
+        let answer = self.ask(RPCTypes::TransferLeader, &option, |mut client| async move {
+            client.transfer_leader(Message { body }).await
+        });
+        let form: TransferredForm = codec::decode(&answer.await?).map_err(garbled)?;
+        Ok(form.into())
+    }
+}
+
+impl NetBackoff<TypeConfig> for Client {
+    fn backoff(&self) -> Option<Backoff> {
+        let pauses = [50_u64, 100, 200, 400].map(Duration::from_millis).into_iter();
+        Some(Backoff::new(pauses.chain(std::iter::repeat(Duration::from_millis(500)))))
+    }
+}

@@ -1,0 +1,188 @@
+//! What only the leader can answer. Each of these is asked by this node's own handle and by other nodes' alike.
+
+use crate::{
+    batch::{Declined, PROPOSAL_BYTES_MAX},
+    node::Node,
+    session::tenure::Tenure,
+    status::{FenceState, Observation, Observed},
+};
+use machine::{At, Outcome, Proposal, member::NodeId};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// A voter may be handed leadership if so few entries of the log are missing there.
+pub(crate) const NEARLY_THERE: u64 = 256;
+
+/// A proposal that was committed and applied.
+#[derive(Clone, Debug)]
+pub(crate) struct Committed {
+    pub(crate) outcome: Outcome,
+    pub(crate) index: u64,
+    pub(crate) fence: Vec<(NodeId, FenceState)>,
+    /// This node has ceased to lead before the fence was settled: the next leader can settle it.
+    pub(crate) fence_lost: bool,
+}
+
+/// Why a leader has no outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// This node does not lead, or no longer. Not done.
+    NotLeader,
+    /// Not done.
+    Overloaded,
+    /// Not done.
+    DiskFull,
+    /// Not done.
+    TooLarge,
+    /// Perhaps done.
+    Unknown,
+}
+
+impl From<Declined> for Refused {
+    fn from(declined: Declined) -> Self {
+        match declined {
+            Declined::NotLeader | Declined::Stopped => Self::NotLeader,
+            Declined::Overloaded => Self::Overloaded,
+            Declined::Unknown => Self::Unknown,
+        }
+    }
+}
+
+impl Node {
+    /// Has a proposal done, and waits for the fence.
+    pub(crate) async fn lead_propose(
+        &self,
+        proposal: Proposal,
+        bytes: usize,
+        within: Duration,
+        fence_within: Duration,
+    ) -> Result<Committed, Refused> {
+        let tenure = self.tenure().ok_or(Refused::NotLeader)?;
+        if bytes > PROPOSAL_BYTES_MAX {
+            return Err(Refused::TooLarge);
+        }
+        if self.disks_full(&tenure) {
+            return Err(Refused::DiskFull);
+        }
+        let (outcome, index) = self.batcher.propose(proposal, bytes, within).await?;
+        let mut committed = Committed { outcome, index, fence: Vec::new(), fence_lost: false };
+        if !fence_within.is_zero() && !matches!(committed.outcome, Outcome::Refused(_)) {
+            let began = Instant::now();
+            // All of them, leaving ones too; whoever joins later starts from a state that has this entry.
+            let members: Vec<_> = self.view().registry.members.keys().copied().collect();
+            let mut tenures = self.watch_tenure();
+            let over = tenures.wait_for(|now| now.as_ref().is_none_or(|now| now.reign != tenure.reign));
+            tokio::select! {
+                states = tenure.fence(index, &members, fence_within) => committed.fence = states,
+                _ = over => {
+                    committed.fence = members.iter().map(|member| (*member, FenceState::Pending)).collect();
+                    committed.fence_lost = true;
+                }
+            }
+            metrics::histogram!("quorate_raft_fence_seconds").record(began.elapsed().as_secs_f64());
+        }
+        Ok(committed)
+    }
+
+    /// Whether so many voters' disks are nearly full that the others are no majority, or this node's own is.
+    fn disks_full(&self, tenure: &Tenure) -> bool {
+        let voters = self.standing().voters.clone();
+        let full = |node: &NodeId| tenure.heard(*node).is_some_and(|heard| heard.said.disk_low);
+        self.disk_low() || voters.iter().filter(|node| full(node)).count() * 2 >= voters.len().max(1)
+    }
+
+    /// The index that a read must have applied; `None` if no majority says that this node leads.
+    pub(crate) async fn lead_read_index(&self) -> Option<u64> {
+        self.tenure()?;
+        self.engine.read_index().await.ok()
+    }
+
+    /// What this node knows of the members as their leader.
+    pub(crate) fn lead_observe(&self) -> Option<Observation> {
+        let tenure = self.tenure()?;
+        let standing = self.standing();
+        let at = tenure.time(&standing.voters);
+        let view = self.view();
+        let nodes: BTreeSet<NodeId> = view.registry.members.keys().chain(standing.peers.keys()).copied().collect();
+        let voter = |node: &NodeId| standing.voters.contains(node);
+        let members = nodes.iter().map(|node| observe(&tenure, *node, voter(node), at)).collect();
+        Some(Observation { leader: self.id, term: standing.term, last_index: standing.last_index, at, members })
+    }
+
+    /// Hands leadership over and waits until another leads. `Err(None)` where this node does not lead, else why not.
+    pub(crate) async fn lead_transfer(&self, to: Option<NodeId>) -> Result<NodeId, Option<String>> {
+        let tenure = self.tenure().ok_or(None)?;
+        let to = match to {
+            Some(to) => self.fit(&tenure, to).map(|()| to).map_err(Some)?,
+            None => self.heir(&tenure).ok_or_else(|| Some("no other voter is reachable and up to date".to_owned()))?,
+        };
+        if to == self.id {
+            return Ok(to);
+        }
+        tracing::info!(to, "handing over leadership");
+        self.engine.transfer(to).await.map_err(|_| None)?;
+        let mut standing = self.watch_standing();
+        let led_by_another = standing.wait_for(|now| now.leader.is_some_and(|leader| leader != self.id));
+        match tokio::time::timeout(self.timing.election_max * 4, led_by_another).await {
+            Ok(Ok(now)) => Ok(now.leader.unwrap_or(to)),
+            _ => Err(Some(format!("node {to} did not take the lead in time"))),
+        }
+    }
+
+    /// Why leadership cannot be handed to this node, if it cannot.
+    fn fit(&self, tenure: &Tenure, to: NodeId) -> Result<(), String> {
+        let standing = self.standing();
+        if to == self.id {
+            return Ok(());
+        }
+        if !standing.voters.contains(&to) {
+            return Err(format!("node {to} has no vote"));
+        }
+        if !tenure.look(|table, now_us| table.reachable(to, now_us)) {
+            return Err(format!("node {to} is not reachable"));
+        }
+        let behind = standing.last_index.saturating_sub(standing.matched.get(&to).copied().unwrap_or(0));
+        if behind > NEARLY_THERE {
+            return Err(format!("node {to} is {behind} log entries behind"));
+        }
+        Ok(())
+    }
+
+    /// The voter that may best take over.
+    pub(crate) fn heir(&self, tenure: &Tenure) -> Option<NodeId> {
+        let standing = self.standing();
+        let view = self.view();
+        let stays = |node: &NodeId| {
+            let member = view.registry.members.get(node);
+            member.is_none_or(|member| member.standing == machine::member::Standing::Eligible)
+        };
+        standing
+            .voters
+            .iter()
+            .copied()
+            .filter(|node| *node != self.id && stays(node) && self.fit(tenure, *node).is_ok())
+            .max_by_key(|node| standing.matched.get(node).copied().unwrap_or(0))
+    }
+}
+
+fn observe(tenure: &Arc<Tenure>, node: NodeId, voter: bool, at: At) -> Observed {
+    let heard = tenure.heard(node);
+    let (reachable, now_us) = tenure.look(|table, now_us| (table.reachable(node, now_us), now_us));
+    let Some(heard) = heard else { return Observed { node, voter, ..Observed::default() } };
+    let silent_us = now_us.saturating_sub(heard.at_us);
+    let utc_ms = heard.said.utc_ms.saturating_add(silent_us / 1000);
+    let offset = i128::from(utc_ms) - i128::from(at.wall.0);
+    Observed {
+        node,
+        reachable,
+        voter,
+        enforced: heard.said.enforced,
+        clock_offset_ms: i64::try_from(offset).ok(),
+        certificate_authority_sha256: heard.said.authority_sha256,
+        certificate_not_after_ms: heard.said.not_after_ms,
+        silent_ms: Some(silent_us / 1000),
+    }
+}

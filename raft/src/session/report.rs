@@ -1,0 +1,225 @@
+//! The node's side of its session: finds the leader, reports to it what this node enforces, and hears from it the
+//! cluster's time. A leader reports to itself, without a stream.
+//!
+//! A report is sent when there is news and at least every so often, and one at a time: while it is not answered, news
+//! gathers. So the number of reports follows the round trip, not the number of writes.
+
+use crate::{
+    node::Node,
+    session::{table::Said, tenure::Tenure},
+    status,
+};
+use machine::{At, Tick, Wall, member::NodeId};
+use proto::peer::{Advice, Report, leader_client::LeaderClient};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Code;
+
+/// How long to wait before a leader that could not be reached is tried again.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a session ended.
+enum Ended {
+    /// Another leads, or nobody; or this node stops.
+    Moved,
+    /// The leader did not answer.
+    Broken(String),
+    /// The leader says that this node is no member.
+    Removed,
+}
+
+/// Keeps the session until the node stops.
+pub(crate) async fn report(node: Arc<Node>) {
+    let mut standing = node.watch_standing();
+    let mut stopping = node.watch_stopping();
+    let mut said_why = String::new();
+    while !*stopping.borrow_and_update() {
+        let leader = standing.borrow_and_update().leader;
+        let pause = match leader {
+            Some(leader) if leader == node.id => {
+                here(&node).await;
+                PAUSE
+            }
+            Some(leader) => match there(&node, leader).await {
+                Ended::Moved => Duration::ZERO,
+                Ended::Broken(why) => {
+                    if why != said_why {
+                        tracing::debug!(leader, why, "no session with the leader");
+                        said_why = why;
+                    }
+                    node.session_is(status::Session::Seeking);
+                    PAUSE
+                }
+                Ended::Removed => {
+                    tracing::warn!("the cluster has removed this node");
+                    node.session_is(status::Session::Removed);
+                    node.timing.report
+                }
+            },
+            None => {
+                node.session_is(status::Session::Seeking);
+                node.timing.report
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            // Raft has ended on this node: there is nothing to report any more.
+            changed = standing.changed() => if changed.is_err() { return },
+            _ = stopping.changed() => {}
+        }
+    }
+}
+
+/// Reports to this node itself while it leads.
+async fn here(node: &Arc<Node>) {
+    let mut enforced = node.watch_enforced();
+    let mut tenure = node.watch_tenure();
+    let mut standing = node.watch_standing();
+    let mut stopping = node.watch_stopping();
+    loop {
+        let voters = {
+            let standing = standing.borrow_and_update();
+            if standing.leader != Some(node.id) {
+                return;
+            }
+            standing.voters.clone()
+        };
+        let held: Option<Arc<Tenure>> = tenure.borrow_and_update().clone();
+        enforced.mark_unchanged();
+        if let Some(held) = held {
+            held.report(node.id, said(node), Some(node.spec()));
+            node.hear(held.time(&voters), node.clock.boot_us());
+            node.session_is(status::Session::Open);
+        }
+        if *stopping.borrow_and_update() {
+            return;
+        }
+        tokio::select! {
+            _ = enforced.changed() => {}
+            _ = tenure.changed() => {}
+            changed = standing.changed() => if changed.is_err() { return },
+            _ = stopping.changed() => {}
+            () = tokio::time::sleep(node.timing.report) => {}
+        }
+    }
+}
+
+/// Reports to another node while it leads.
+async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
+    let link = match node.peers.link(leader).await {
+        Ok(link) => link,
+        Err(error) => return Ended::Broken(error.to_string()),
+    };
+    // One report is on the way at a time; the second place is for the goodbye.
+    let (send, reports) = mpsc::channel(2);
+    let mut enforced = node.watch_enforced();
+    let mut standing = node.watch_standing();
+    let mut stopping = node.watch_stopping();
+    let mut certificate = node.certificate.clone();
+    let mut spec = node.watch_spec();
+    let mut client = LeaderClient::new(link.channel.clone());
+
+    if send.try_send(message(node, true)).is_err() {
+        return Ended::Moved;
+    }
+    let mut sent_us = node.clock.boot_us();
+    let open = tokio::time::timeout(node.timing.silence, client.session(ReceiverStream::new(reports)));
+    let mut advice = match open.await {
+        Ok(Ok(advice)) => advice.into_inner(),
+        Ok(Err(status)) => {
+            if !matches!(status.code(), Code::NotFound | Code::PermissionDenied) {
+                node.peers.complain(&link);
+            }
+            return ended(&status);
+        }
+        Err(_) => {
+            node.peers.complain(&link);
+            return Ended::Broken("the leader did not answer".to_owned());
+        }
+    };
+    let (mut answered, mut news, mut moved) = (false, false, false);
+    let mut deadline = Instant::now() + node.timing.silence;
+    let mut next = Instant::now() + node.timing.report;
+    loop {
+        if answered && (news || Instant::now() >= next) {
+            enforced.mark_unchanged();
+            certificate.mark_unchanged();
+            if send.try_send(message(node, moved)).is_err() {
+                return Ended::Broken("the session has ended".to_owned());
+            }
+            sent_us = node.clock.boot_us();
+            (answered, news, moved) = (false, false, false);
+            deadline = Instant::now() + node.timing.silence;
+            next = Instant::now() + node.timing.report;
+        }
+        tokio::select! {
+            said = advice.message() => match said {
+                Ok(Some(Advice { tick_us, wall_ms, .. })) => {
+                    node.hear(At { tick: Tick(tick_us), wall: Wall(wall_ms) }, sent_us);
+                    node.session_is(status::Session::Open);
+                    answered = true;
+                }
+                Ok(None) => return Ended::Broken("the leader has ended the session".to_owned()),
+                Err(status) => return ended(&status),
+            },
+            _ = enforced.changed() => news = true,
+            _ = spec.changed() => (news, moved) = (true, true),
+            Ok(()) = certificate.changed() => news = true,
+            changed = standing.changed() => {
+                if changed.is_err() || standing.borrow_and_update().leader != Some(leader) {
+                    return Ended::Moved;
+                }
+            }
+            _ = stopping.changed() => {
+                // Said once, and the stream is given a moment to carry it; if it is lost, silence says the same later.
+                if send.try_send(message(node, false)).is_ok() {
+                    let _: Result<_, _> = tokio::time::timeout(PAUSE, async {
+                        while let Ok(Some(_)) = advice.message().await {}
+                    }).await;
+                }
+                return Ended::Moved;
+            }
+            () = tokio::time::sleep_until(if answered { next } else { deadline }) => {
+                if !answered {
+                    node.peers.complain(&link);
+                    return Ended::Broken("the leader did not answer".to_owned());
+                }
+            }
+        }
+    }
+}
+
+fn ended(status: &tonic::Status) -> Ended {
+    match status.code() {
+        Code::NotFound => Ended::Removed,
+        code => Ended::Broken(format!("{code:?}: {}", status.message())),
+    }
+}
+
+fn said(node: &Node) -> Said {
+    let certificate = node.certificate.borrow().clone();
+    Said {
+        enforced: node.enforced(),
+        utc_ms: node.clock.utc_ms(),
+        authority_sha256: certificate.authority_sha256,
+        not_after_ms: certificate.not_after_ms,
+        disk_low: node.disk_low(),
+        leaving: node.is_stopping(),
+    }
+}
+
+fn message(node: &Node, with_spec: bool) -> Report {
+    let said = said(node);
+    let spec = if with_spec { crate::codec::encode(&node.spec()).unwrap_or_default() } else { bytes::Bytes::new() };
+    Report {
+        node: node.id,
+        enforced: said.enforced,
+        utc_ms: said.utc_ms,
+        spec,
+        certificate_authority_sha256: said.authority_sha256.into(),
+        certificate_not_after_ms: said.not_after_ms,
+        disk_low: said.disk_low,
+        leaving: said.leaving,
+    }
+}

@@ -1,0 +1,179 @@
+//! One leader's time, from the moment at which the first entry of its own reign is applied: then everything that earlier
+//! leaders committed is applied too, and it may answer. Its table of members and its clocks begin and end with it.
+
+use crate::{
+    adapt::engine::{Reign, Standing},
+    applied::Applied,
+    clock::Clock,
+    session::table::{Heard, Said, Table},
+    status::FenceState,
+    types::lock,
+};
+use ::session::clock::ClusterClock;
+use machine::{
+    At, RequestId, Wall,
+    member::{MemberSpec, NodeId},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::watch, time::Instant};
+
+/// A leader that no other told the time waits at most so long for a majority to report its UTC before it stamps: after
+/// all nodes were down, the time in the log is as old as the last write.
+const UNLED_US_MAX: u64 = 1_000_000;
+
+/// A fence looks again after this even if nobody reports: somebody may have fallen silent.
+const FENCE_LOOK: Duration = Duration::from_millis(100);
+
+/// One leader's time.
+pub(crate) struct Tenure {
+    pub(crate) reign: Reign,
+    clock: Arc<dyn Clock>,
+    inner: Mutex<Inner>,
+    news: watch::Sender<()>,
+    requests: AtomicU64,
+}
+
+struct Inner {
+    table: Table,
+    clock: ClusterClock,
+    /// Whether the wall clock comes from somebody who knew.
+    led: bool,
+    specs: BTreeMap<NodeId, MemberSpec>,
+}
+
+impl Tenure {
+    /// Begins. `last` is the time in the log; `heard` is what the leader before said, carried on to now.
+    fn begin(reign: Reign, last: At, heard: Option<Wall>, silence: Duration, clock: Arc<dyn Clock>) -> Self {
+        let now_us = clock.boot_us();
+        // Only the wall: a tick that jumped forward would expire what is still being spent.
+        let wall = heard.map_or(last.wall, |heard| heard.max(last.wall));
+        let inner = Inner {
+            table: Table::open(now_us, silence),
+            clock: ClusterClock::anchor(At { tick: last.tick, wall }, now_us),
+            led: heard.is_some(),
+            specs: BTreeMap::new(),
+        };
+        Self { reign, clock, inner: Mutex::new(inner), news: watch::Sender::new(()), requests: AtomicU64::new(0) }
+    }
+
+    /// Takes a member's report.
+    pub(crate) fn report(&self, node: NodeId, said: Said, spec: Option<MemberSpec>) {
+        let now_us = self.clock.boot_us();
+        let mut inner = lock(&self.inner);
+        if let Some(spec) = spec {
+            inner.specs.insert(node, spec);
+        }
+        let news = inner.table.report(node, now_us, said);
+        drop(inner);
+        if news {
+            self.news.send_replace(());
+        }
+    }
+
+    /// The cluster's time now, steered by what these voters report.
+    pub(crate) fn time(&self, voters: &BTreeSet<NodeId>) -> At {
+        let now_us = self.clock.boot_us();
+        let mut inner = lock(&self.inner);
+        let reported = inner.table.utc_ms(voters.iter().copied(), now_us);
+        inner.led |= reported.len() > voters.len() / 2;
+        inner.clock.steer(now_us, voters.len(), &reported);
+        inner.clock.now(now_us)
+    }
+
+    /// Whether proposals may be stamped with [`Tenure::time`].
+    pub(crate) fn knows_time(&self, voters: &BTreeSet<NodeId>) -> bool {
+        self.time(voters);
+        let inner = lock(&self.inner);
+        inner.led || inner.table.open_us(self.clock.boot_us()) > UNLED_US_MAX
+    }
+
+    /// Looks into the table.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&Table, u64) -> T) -> T {
+        let now_us = self.clock.boot_us();
+        look(&lock(&self.inner).table, now_us)
+    }
+
+    /// What was last heard of a member.
+    pub(crate) fn heard(&self, node: NodeId) -> Option<Heard> {
+        lock(&self.inner).table.heard(node).cloned()
+    }
+
+    /// What a member says that it is.
+    pub(crate) fn spec(&self, node: NodeId) -> Option<MemberSpec> {
+        lock(&self.inner).specs.get(&node).cloned()
+    }
+
+    /// Forgets everybody else.
+    pub(crate) fn retain(&self, keep: impl Fn(NodeId) -> bool) {
+        let mut inner = lock(&self.inner);
+        inner.table.retain(&keep);
+        inner.specs.retain(|node, _| keep(*node));
+    }
+
+    /// An id for what this leader itself proposes, never used again: no two leaders have the same reign.
+    pub(crate) fn request(&self, issued: Wall) -> RequestId {
+        let count = self.requests.fetch_add(1, Ordering::Relaxed);
+        let random = u128::from(self.reign.term) << 64 | u128::from(self.reign.node) << 40 | u128::from(count);
+        RequestId { issued, random }
+    }
+
+    /// Waits until each of these members enforces the entry with this number or cannot be waited for, at most so long.
+    pub(crate) async fn fence(&self, index: u64, members: &[NodeId], within: Duration) -> Vec<(NodeId, FenceState)> {
+        let deadline = Instant::now() + within;
+        let mut news = self.news.subscribe();
+        loop {
+            news.mark_unchanged();
+            let standing = self.look(|table, now_us| table.fence(index, members.iter().copied(), now_us));
+            if standing.settled || Instant::now() >= deadline {
+                return standing.states;
+            }
+            let look_again = deadline.min(Instant::now() + FENCE_LOOK);
+            // The other end is `self`, so a change or the time ends the wait.
+            let _: Result<_, _> = tokio::time::timeout_at(look_again, news.changed()).await;
+        }
+    }
+}
+
+/// Begins and ends tenures as raft makes this node leader. Ends with raft.
+pub(crate) async fn keep(
+    tenure: watch::Sender<Option<Arc<Tenure>>>,
+    mut standing: watch::Receiver<Arc<Standing>>,
+    mut applied: watch::Receiver<Arc<Applied>>,
+    heard: impl Fn() -> Option<Wall>,
+    silence: Duration,
+    clock: Arc<dyn Clock>,
+) {
+    loop {
+        let reign = standing.borrow_and_update().reign;
+        let last = Arc::clone(&applied.borrow_and_update());
+        let held = tenure.borrow().as_ref().map(|tenure| tenure.reign);
+        if held != reign {
+            let begins = reign.filter(|reign| last.last.is_some_and(|last| reign.made(last)));
+            if held.is_some() || begins.is_some() {
+                let next = begins.map(|reign| {
+                    tracing::info!(term = reign.term, "this node leads");
+                    Arc::new(Tenure::begin(reign, last.state.at, heard(), silence, Arc::clone(&clock)))
+                });
+                if next.is_none() {
+                    tracing::info!("this node leads no more");
+                }
+                tenure.send_replace(next);
+            }
+        }
+        let ended = tokio::select! {
+            changed = standing.changed() => changed.is_err(),
+            changed = applied.changed() => changed.is_err(),
+        };
+        if ended {
+            tenure.send_replace(None);
+            return;
+        }
+    }
+}

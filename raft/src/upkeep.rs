@@ -1,0 +1,125 @@
+//! What goes on beside the log: checkpoints, snapshot files (behind which openraft cuts the log), the watch over the
+//! disk's room, and the gauges. Writing happens on blocking threads; one such task at a time.
+
+use crate::{adapt::engine::Engine, node::Node, status::Role, timing::Upkeep, vault::VaultError};
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// The disk is asked for its room this often.
+const DISK_LOOK: Duration = Duration::from_secs(2);
+
+/// What has gathered since the last checkpoint and the last snapshot.
+struct Gathered {
+    checkpoint_bytes: u64,
+    checkpoint_at: Instant,
+    snapshot_bytes: u64,
+    asked_for: u64,
+}
+
+/// Keeps house until the node stops.
+pub(crate) async fn keep(node: Arc<Node>) {
+    let mut stopping = node.watch_stopping();
+    let mut gathered = Gathered { checkpoint_bytes: 0, checkpoint_at: Instant::now(), snapshot_bytes: 0, asked_for: 0 };
+    let mut disk_at = Instant::now();
+    look_at_disk(&node).await;
+    while !*stopping.borrow_and_update() {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            changed = stopping.changed() => if changed.is_err() { return },
+        }
+        if disk_at.elapsed() >= DISK_LOOK {
+            look_at_disk(&node).await;
+            disk_at = Instant::now();
+        }
+        checkpoint_if_due(&node, &mut gathered).await;
+        snapshot_if_due(&node, &mut gathered).await;
+        gauge(&node);
+    }
+}
+
+async fn checkpoint_if_due(node: &Arc<Node>, gathered: &mut Gathered) {
+    let appended = node.appended_bytes();
+    let much = appended.saturating_sub(gathered.checkpoint_bytes) >= node.upkeep.checkpoint_bytes;
+    if much || gathered.checkpoint_at.elapsed() >= node.upkeep.checkpoint_every {
+        gathered.checkpoint_bytes = appended;
+        gathered.checkpoint_at = Instant::now();
+        if let Err(error) = checkpoint(node).await {
+            // It may fail: the log is the truth. The next one is written whole.
+            tracing::warn!(%error, "no checkpoint could be written");
+        }
+    }
+}
+
+/// Writes what has changed since the last checkpoint.
+pub(crate) async fn checkpoint(node: &Arc<Node>) -> Result<(), VaultError> {
+    let (vault, applied) = (Arc::clone(&node.vault), node.applied());
+    let began = Instant::now();
+    let written = tokio::task::spawn_blocking(move || vault.checkpoint(&applied)).await;
+    let Ok(written) = written else { return Ok(()) };
+    let records = written?;
+    if records > 0 {
+        metrics::histogram!("quorate_raft_checkpoint_seconds").record(began.elapsed().as_secs_f64());
+        tracing::debug!(records, "checkpoint");
+    }
+    Ok(())
+}
+
+async fn snapshot_if_due(node: &Arc<Node>, gathered: &mut Gathered) {
+    let appended = node.appended_bytes();
+    let held = node.vault.newest();
+    let (at, bytes) = held.map_or((0, 0), |held| (held.stored.index, held.stored.bytes));
+    let applied = node.applied().index();
+    let entries = applied.saturating_sub(at);
+    let Upkeep { snapshot_bytes, snapshot_entries, .. } = node.upkeep;
+    let much = appended.saturating_sub(gathered.snapshot_bytes) >= snapshot_bytes.max(bytes);
+    // Once asked for, wait for it before asking again.
+    if (much || entries >= snapshot_entries) && at >= gathered.asked_for {
+        gathered.snapshot_bytes = appended;
+        gathered.asked_for = applied;
+        ask_for_snapshot(&node.engine).await;
+    }
+}
+
+async fn ask_for_snapshot(engine: &Engine) {
+    if engine.snapshot().await.is_err() {
+        tracing::debug!("raft has ended: no snapshot");
+    }
+}
+
+async fn look_at_disk(node: &Arc<Node>) {
+    let dir = node.folders.log.clone();
+    let free = tokio::task::spawn_blocking(move || storage::free_bytes(&dir)).await;
+    match free {
+        Ok(Ok(free)) => {
+            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+            metrics::gauge!("quorate_disk_free_bytes").set(free as f64);
+            node.set_disk_low(free < node.upkeep.disk_low_bytes);
+        }
+        Ok(Err(error)) => tracing::warn!(%error, "the disk's room is not known"),
+        Err(_) => {}
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "gauges")]
+fn gauge(node: &Node) {
+    let local = node.local();
+    for (role, label) in [
+        (Role::Leader, "leader"),
+        (Role::Follower, "follower"),
+        (Role::Candidate, "candidate"),
+        (Role::Learner, "learner"),
+    ] {
+        metrics::gauge!("quorate_raft_role", "role" => label).set(if local.role == role { 1.0 } else { 0.0 });
+    }
+    metrics::gauge!("quorate_raft_term").set(local.term as f64);
+    metrics::gauge!("quorate_raft_last_index").set(local.last_index as f64);
+    metrics::gauge!("quorate_raft_commit_index").set(local.committed as f64);
+    metrics::gauge!("quorate_raft_applied_index").set(local.applied as f64);
+    metrics::gauge!("quorate_raft_enforced_index").set(local.enforced as f64);
+    metrics::gauge!("quorate_raft_lag").set(local.last_index.saturating_sub(local.enforced) as f64);
+    metrics::gauge!("quorate_raft_failed").set(if local.failed.is_some() { 1.0 } else { 0.0 });
+    metrics::gauge!("quorate_disk_low").set(if local.disk_low { 1.0 } else { 0.0 });
+}
