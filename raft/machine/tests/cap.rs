@@ -8,7 +8,7 @@ mod first;
 
 use first::{START, first};
 use machine::{
-    Actor, Command, Name, Outcome, Proposal, Refusal, RequestId, State, cap,
+    Actor, Command, Entry, Name, Outcome, Proposal, Refusal, RequestId, State, cap,
     command::Precondition,
     consumer::ConsumerSpec,
     invariant,
@@ -185,6 +185,28 @@ fn join_tokens() {
     assert_eq!(cluster.ask(create(5000, 2000 * MINUTE)), Ok(()));
     assert!(cluster.state.registry.join_tokens.contains_key(&hash(1)));
     assert!(!cluster.state.registry.join_tokens.contains_key(&hash(cap::JOIN_TOKENS_MAX - 1)));
+    cluster.is_sound();
+}
+
+/// An entry of many proposals writes many audit entries, and as many old ones go; one that is refused in between touches
+/// none of the others.
+#[test]
+fn audit_entries_of_one_log_entry() {
+    let mut cluster = Cluster::new();
+    let most = first().settings.audit_entries_max;
+    let proposals = (0..10 * most).map(|number| {
+        let spec = MemberSpec { version: format!("0.1.{number}"), ..first().member };
+        let command = Command::UpdateMember { id: if number % 10 == 0 { 77 } else { 1 }, spec };
+        let request = RequestId { issued: Wall(START), random: 1 << 100 | u128::from(number) };
+        Proposal { request, actor: Actor::Node(1), command }
+    });
+    let at = At { tick: Tick(0), wall: Wall(START) };
+    let applied = cluster.state.apply_entry(9, &Entry { at, proposals: proposals.collect() });
+    for (number, applied) in applied.iter().enumerate() {
+        assert_eq!(matches!(applied.outcome, Outcome::Refused(_)), number % 10 == 0, "{number}: {applied:?}");
+    }
+    assert_eq!(cluster.state.registry.revision, 2 + 9 * most);
+    assert_eq!(cluster.state.audit.len() as u64, most);
     cluster.is_sound();
 }
 
