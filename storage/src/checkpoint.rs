@@ -17,11 +17,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use sled::Batch;
 
 use crate::{Error, KeyValue};
 use records::{Records, Total};
-use tree::Tree;
+use tree::{Tree, Writes, add};
 
 mod records;
 mod tree;
@@ -57,9 +56,6 @@ pub struct CheckpointSize {
     /// Bytes of sled's files.
     pub disk_bytes: u64,
 }
-
-/// Records go into a new tree in batches of about this size.
-const REPLACE_BATCH_BYTES: usize = 1 << 20;
 
 impl Checkpoint {
     /// Opens what is there. Whatever sled cannot open is deleted; [`Checkpoint::discarded`] says why.
@@ -101,10 +97,11 @@ impl Checkpoint {
         self.discarded.as_deref()
     }
 
-    /// Changes records (`None` removes one) and the marker, all or nothing, on top of what was loaded or replaced. Of several changes to
-    /// one key the last counts. When this returns, sled has written it and its files are synced.
+    /// Changes records (`None` removes one) and the marker on top of what was loaded or replaced. Of several changes to one key the last
+    /// counts. When this returns, sled has written it and its files are synced.
     ///
-    /// After an error there is no checkpoint any more, and nothing else is lost: go on without, and replace it.
+    /// A commit of up to 20,000 writes and 16 MiB is one atomic batch: after a crash in it the checkpoint is what it was before. A
+    /// larger one is written in slices, and a crash in it costs the checkpoint. After an error there is no checkpoint any more, and nothing else is lost: go on without, and replace it.
     pub fn commit(&mut self, changes: Vec<(Vec<u8>, Option<Vec<u8>>)>, marker: Bytes) -> Result<(), Error> {
         let (Some(tree), Some(total)) = (&self.tree, self.total) else {
             return Err(Error::refused("there is no complete checkpoint to change: replace it first"));
@@ -113,11 +110,15 @@ impl Checkpoint {
         let changes: BTreeMap<_, _> = changes.into_iter().collect();
         let written = (|| {
             let mut total = total;
-            let mut batch = Batch::default();
+            let mut writes = Writes::default();
             for (key, value) in &changes {
-                tree.change(&mut batch, &mut total, key, value.as_deref())?;
+                if writes.full() {
+                    tree.begin(&mut writes);
+                    tree.apply(&mut writes)?;
+                }
+                tree.change(&mut writes, &mut total, key, value.as_deref())?;
             }
-            tree.finish(batch, &total, &marker)?;
+            tree.finish(writes, &total, &marker)?;
             Ok(total)
         })();
         match written {
@@ -138,16 +139,14 @@ impl Checkpoint {
         };
         let written = (|| {
             let mut total = Total::default();
-            let (mut batch, mut bytes) = (Batch::default(), 0);
+            let mut writes = Writes::default();
             for (key, value) in records {
-                tree.add(&mut batch, &mut total, &key, &value)?;
-                bytes += key.len() + value.len();
-                if bytes >= REPLACE_BATCH_BYTES {
-                    tree.apply(std::mem::take(&mut batch))?;
-                    bytes = 0;
+                if writes.enough() {
+                    tree.apply(&mut writes)?;
                 }
+                add(&mut writes, &mut total, &key, &value)?;
             }
-            tree.finish(batch, &total, &marker)?;
+            tree.finish(writes, &total, &marker)?;
             Ok(total)
         })();
         self.tree = Some(tree);

@@ -13,8 +13,8 @@ const RECORD: u8 = 1;
 const PART: u8 = 2;
 /// The layout of the marker and the records. Another one is not worth reading: a checkpoint is rebuilt.
 const FORMAT: u32 = 1;
-/// Values are split into parts of this size. sled writes pages of 64 KiB and more into files of their own; a page holds several values.
-const PART_BYTES: usize = 16 << 10;
+/// Values are split into parts of this size. A leaf of sled holds up to 17 of them, and one of more than 128 KiB gets a file of its own.
+const PART_BYTES: usize = 4 << 10;
 const RECORD_HEADER: usize = 8;
 
 /// The records of a checkpoint in sum: a number, and a sum of checksums that any missing, stale or foreign record changes.

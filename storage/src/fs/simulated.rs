@@ -120,6 +120,22 @@ impl Simulated {
         Simulated { disk: Arc::new(Mutex::new(survivor)) }
     }
 
+    /// The disk as the next process finds it after this one was killed with the power on: nothing is lost yet, and nothing synced
+    /// either. The old one is dead: all its open files fail.
+    pub fn killed(&self) -> Simulated {
+        let mut disk = self.disk();
+        let survivor = Disk {
+            names: disk.names.clone(),
+            durable_names: disk.durable_names.clone(),
+            pending_names: disk.pending_names.clone(),
+            contents: disk.contents.clone(),
+            capacity: disk.capacity,
+            ..Disk::default()
+        };
+        disk.power_ends_at = Some(0);
+        Simulated { disk: Arc::new(Mutex::new(survivor)) }
+    }
+
     fn disk(&self) -> MutexGuard<'_, Disk> {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -136,3 +136,43 @@ impl Contents {
         self.recent_bytes = 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(text: &'static str) -> Option<Bytes> {
+        Some(Bytes::from_static(text.as_bytes()))
+    }
+
+    #[test]
+    fn an_entry_written_after_it_was_truncated_does_not_stand_in_for_its_successor() {
+        let stored = Place::Stored { segment: 1, len: 3, offset: 64 };
+        let mut contents = Contents::default();
+        contents.push(5, Place::Queued { ticket: 0 }, bytes("old"));
+        contents.truncate_from(5);
+        contents.push(5, Place::Queued { ticket: 1 }, bytes("new"));
+        contents.stored(5, 0, stored);
+        contents.shrink_recent(0);
+        assert_eq!((contents.place(5), contents.recent(5)), (Some(Place::Queued { ticket: 1 }), bytes("new")));
+        contents.stored(5, 1, stored);
+        assert_eq!(contents.place(5), Some(stored));
+    }
+
+    #[test]
+    fn what_is_queued_is_never_forgotten() {
+        let mut contents = Contents::default();
+        for index in 1..=4 {
+            contents.push(index, Place::Queued { ticket: index }, bytes("12345"));
+        }
+        for index in 1..=2 {
+            contents.stored(index, index, Place::Stored { segment: 1, len: 5, offset: 64 * index });
+        }
+        contents.shrink_recent(0);
+        let recent: Vec<bool> = (1..=4).map(|index| contents.recent(index).is_some()).collect();
+        assert_eq!(recent, [false, false, true, true]);
+        contents.purge_to(3, Bytes::new());
+        contents.truncate_from(0);
+        assert_eq!((contents.len(), contents.recent_bytes, contents.next()), (0, 0, Some(4)));
+    }
+}

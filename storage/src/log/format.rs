@@ -219,3 +219,45 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAMP: Stamp = Stamp { salt: 7, offset: 640, synced: 320 };
+
+    #[test]
+    fn a_record_reads_back_at_its_place_only() {
+        for body in [b"".as_slice(), b"1", b"12345678", b"123456789"] {
+            let mut bytes = Vec::new();
+            encode(&mut bytes, STAMP, Kind::Entry, 42, body);
+            assert_eq!(bytes.len() as u64, footprint(body.len()));
+            let heading = Heading::decode(&bytes, 7, 640).unwrap();
+            assert_eq!((heading.kind, heading.index, heading.synced), (Some(Kind::Entry), 42, 320));
+            assert_eq!(heading.body(&bytes), Some(body));
+            assert_eq!(Heading::decode(&bytes, 8, 640), None, "another segment");
+            assert_eq!(Heading::decode(&bytes, 7, 648), None, "another place");
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_is_noticed() {
+        let mut bytes = Vec::new();
+        encode(&mut bytes, STAMP, Kind::Entry, 42, b"body");
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let body = Heading::decode(&damaged, 7, 640).and_then(|heading| heading.body(&damaged));
+            assert_eq!(body, None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn only_a_later_record_written_after_a_sync_proves_damage() {
+        let mut bytes = vec![0xff; 64];
+        encode(&mut bytes, Stamp { salt: 7, offset: 64, synced: 16 }, Kind::Entry, 1, b"same batch");
+        assert!(was_durable(&bytes, 7, 8));
+        assert!(!was_durable(&bytes, 7, 16));
+        assert!(!was_durable(&bytes, 9, 8));
+    }
+}

@@ -77,7 +77,7 @@ impl Reader {
     }
 
     fn header(&mut self) -> Result<(), Error> {
-        let fixed = self.bytes(0, HEADER)?;
+        let fixed = self.bytes(0, 0, HEADER)?;
         if fixed.get(..8) != Some(&MAGIC) {
             return Err(self.corrupt(0, "not a snapshot"));
         }
@@ -86,8 +86,8 @@ impl Reader {
             return Err(self.corrupt(12, "an impossible length of the head"));
         }
         let mut header = fixed;
-        header.extend(self.bytes(HEADER as u64, length)?);
-        let crc = self.bytes((HEADER + length) as u64, 4)?;
+        header.extend(self.bytes(12, HEADER as u64, length)?);
+        let crc = self.bytes(12, (HEADER + length) as u64, 4)?;
         if number(&crc, 0) != crc32fast::hash(&header) {
             return Err(self.corrupt(0, "the header does not match its checksum"));
         }
@@ -129,7 +129,7 @@ impl Reader {
     /// Reads the next block; `false` after the trailer.
     fn next_block(&mut self) -> Result<bool, Error> {
         let at = self.offset;
-        let header = self.bytes(at, BLOCK_HEADER)?;
+        let header = self.bytes(at, at, BLOCK_HEADER)?;
         let length = number(&header, 0) as usize;
         if length == 0 {
             self.trailer(at)?;
@@ -138,7 +138,7 @@ impl Reader {
         if length > BLOCK_BYTES_MAX {
             return Err(self.corrupt(at, "an impossible length of a block"));
         }
-        let payload = self.bytes(at + BLOCK_HEADER as u64, length)?;
+        let payload = self.bytes(at, at + BLOCK_HEADER as u64, length)?;
         let lengths = header.split_at_checked(4).and_then(|(length, rest)| Some((length, rest.get(..4)?)));
         let crc = lengths.map(|(length, count)| block_crc(at, length, count, &payload));
         if crc != Some(number(&header, 8)) {
@@ -153,7 +153,7 @@ impl Reader {
     }
 
     fn trailer(&mut self, at: u64) -> Result<(), Error> {
-        let trailer = self.bytes(at, TRAILER)?;
+        let trailer = self.bytes(at, at, TRAILER)?;
         if trailer.get(..TRAILER - 4).map(crc32fast::hash) != Some(number(&trailer, TRAILER - 4)) {
             return Err(self.corrupt(at, "the trailer does not match its checksum"));
         }
@@ -167,15 +167,16 @@ impl Reader {
         }
     }
 
-    fn bytes(&self, offset: u64, length: usize) -> Result<Vec<u8>, Error> {
+    /// Reads the bytes here; if they are not there, the damage is what began at `part`.
+    fn bytes(&self, part: u64, offset: u64, length: usize) -> Result<Vec<u8>, Error> {
         // A damaged length must not ask for more memory than the file could fill.
         let end = self.file.len().map_err(|error| Error::io(&self.path, "read", error))?;
         if offset + length as u64 > end {
-            return Err(self.corrupt(offset, format!("the file ends at byte {end}, before the snapshot does")));
+            return Err(self.corrupt(part, format!("the file ends at byte {end}, before the snapshot does")));
         }
         let mut bytes = vec![0; length];
         let read = self.file.read_at(&mut bytes, offset).map_err(|error| Error::io(&self.path, "read", error))?;
-        if read < length { Err(self.corrupt(offset, "cut short while it was read")) } else { Ok(bytes) }
+        if read < length { Err(self.corrupt(part, "cut short while it was read")) } else { Ok(bytes) }
     }
 
     fn corrupt(&self, offset: u64, what: impl Into<String>) -> Error {
