@@ -19,7 +19,7 @@ fn loaded(checkpoint: &mut Checkpoint) -> Option<(Bytes, State)> {
     let loaded = checkpoint.load().unwrap()?;
     let count = loaded.count;
     let records: Vec<KeyValue> = loaded.records.map(Result::unwrap).collect();
-    assert!(records.windows(2).all(|pair| pair[0].0 < pair[1].0), "ascending");
+    assert!(records.is_sorted_by(|one, next| one.0 < next.0), "ascending");
     assert_eq!(records.len() as u64, count);
     Some((loaded.marker, records.into_iter().collect()))
 }

@@ -3,7 +3,7 @@
 //! After each cut the log must hold what the model held after some prefix of the operations, and that prefix must include everything
 //! acknowledged. What it then holds must survive the next cut.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

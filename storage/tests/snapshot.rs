@@ -1,7 +1,5 @@
 //! Snapshot files: what was put comes back, and what is damaged, cut short or unfinished is never taken for a snapshot.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
-
 use std::path::Path;
 use std::sync::Arc;
 
