@@ -4,10 +4,14 @@
 pub mod admin;
 pub mod clock;
 pub mod cluster_port;
+pub mod command_line;
 pub mod config;
 pub mod credential;
+pub mod directory;
 pub mod enrol;
 pub mod gateway;
+pub mod init;
 pub mod listen;
+pub mod logging;
 pub mod pki;
 pub mod resource;

@@ -10,7 +10,7 @@ use crate::{
     pki::{
         PkiError, authority,
         certificate::{Speaker, is_signed_by, read_all, speaker},
-        identity::{Identity, Peer},
+        identity::{Identity, Origin, Peer},
         random,
         store::Store,
         token::JoinToken,
@@ -223,5 +223,5 @@ fn accept(settings: &Settings, store: &Store, begun: &Begun, reply: JoinReply) -
     store.save_authorities(&reply.authorities_pem)?;
     store.save_node(&begun.key_pem, &reply.certificate_pem)?;
     let peers = reply.peers.into_iter().map(|peer| Peer { node: peer.node, address: peer.address }).collect();
-    Ok(Identity::new(cluster, reply.node, settings.name.clone(), peers))
+    Ok(Identity::new(cluster, reply.node, settings.name.clone(), Origin::Join, peers))
 }

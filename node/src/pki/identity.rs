@@ -22,10 +22,22 @@ pub struct Identity {
     pub node: NodeId,
     /// The node's name, for life.
     pub name: Name,
+    /// How the directory was made.
+    pub origin: Origin,
     /// Whether the node has taken part in the cluster: from then on an empty log means that data was lost.
     pub took_part: bool,
     /// Where the other nodes were when this one joined: asked until the node's own state says where they are.
     pub peers: Vec<Peer>,
+}
+
+/// How a data directory was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// By `init`: the node was a cluster's first.
+    Init,
+    /// By `join`.
+    Join,
 }
 
 /// Another node, as it was when this one joined.
@@ -44,8 +56,8 @@ const FILE_BYTES_MAX: u64 = 256 * 1024;
 impl Identity {
     /// Of a node that has not taken part yet.
     #[must_use]
-    pub const fn new(cluster: [u8; 16], node: NodeId, name: Name, peers: Vec<Peer>) -> Self {
-        Self { format: FORMAT, cluster, node, name, took_part: false, peers }
+    pub const fn new(cluster: [u8; 16], node: NodeId, name: Name, origin: Origin, peers: Vec<Peer>) -> Self {
+        Self { format: FORMAT, cluster, node, name, origin, took_part: false, peers }
     }
 
     /// Reads the file; `None` if there is none.
@@ -108,7 +120,7 @@ mod tests {
         let file = folder.path().join("node.json");
         assert_eq!(Identity::load(&file).unwrap(), None);
         let peers = vec![Peer { node: 1, address: "a:1".to_owned() }];
-        let identity = Identity::new([9; 16], 4, Name::new("n4").unwrap(), peers);
+        let identity = Identity::new([9; 16], 4, Name::new("n4").unwrap(), Origin::Join, peers);
         identity.save(&file).unwrap();
         assert_eq!(Identity::load(&file).unwrap(), Some(identity));
     }

@@ -1,0 +1,274 @@
+//! `quorate init`: prepares the data directory of a new cluster's first node. Nothing runs yet: the cluster begins when
+//! the node is run, with the first entry that is written here. `node.json` is written last, so a directory is either
+//! new or whole.
+
+use crate::{
+    clock::SystemClock,
+    config::Settings,
+    directory::{Directory, DirectoryError},
+    enrol::member_spec,
+    pki::{
+        OPERATOR_LIFE, PkiError,
+        authority::{self, Authority},
+        identity::{Identity, Origin},
+        random, sha256,
+        store::{Permissions, private_folder, write},
+        token::{JoinToken, TOKEN_LIFE_MAX_MS},
+        trust::authorities_from_pem,
+    },
+};
+use machine::{Name, Wall, command::Initialize};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use zeroize::Zeroizing;
+
+/// What a new cluster is to be.
+#[derive(Clone, Debug)]
+pub struct NewCluster {
+    /// The name of the first operator, an admin.
+    pub operator: Name,
+    /// Where its context goes; by default into the data directory.
+    pub context_dir: Option<PathBuf>,
+    /// How long the first join token lasts.
+    pub token_life: Duration,
+    /// An authority to use: the files of its certificate and key.
+    pub authority: Option<(PathBuf, PathBuf)>,
+}
+
+/// What `init` has to tell.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The new cluster.
+    pub cluster: [u8; 16],
+    /// The first operator's context; not known if the directory had been prepared before.
+    pub context: Option<PathBuf>,
+    /// The first join token, shown once; not known if the directory had been prepared before.
+    pub token: Option<Zeroizing<String>>,
+    /// When it ends.
+    pub token_not_after_ms: u64,
+}
+
+/// Why there is no new cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The data directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// Keys and certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Request(String),
+}
+
+/// Prepares the data directory. One that was prepared by an `init` before stays as it is.
+///
+/// # Errors
+/// [`InitError`]; a directory that was new stays new.
+pub fn init(settings: &Settings, new: &NewCluster, clock: SystemClock) -> Result<Prepared, InitError> {
+    let directory = Directory::open(settings)?;
+    if let Some(identity) = &directory.identity {
+        return already(&directory, identity);
+    }
+    let now_ms = clock.utc_ms();
+    let token_ms = u64::try_from(new.token_life.as_millis()).unwrap_or(u64::MAX);
+    if token_ms == 0 || token_ms > TOKEN_LIFE_MAX_MS {
+        return Err(InitError::Request("a join token lasts between 1 second and 30 days".to_owned()));
+    }
+    let cluster: [u8; 16] = random()?;
+    let authority = match &new.authority {
+        Some((certificate, key)) => authority_from_files(certificate, key)?,
+        None => Authority::create(cluster, now_ms)?,
+    };
+
+    let (node_key, node_request) = authority::request()?;
+    let node = authority.sign_node(&node_request, cluster, FIRST_NODE, now_ms)?;
+    let (operator_key, operator_request) = authority::request()?;
+    let operator = authority.sign_operator(&operator_request, &new.operator, OPERATOR_LIFE, now_ms)?;
+    let token = JoinToken::create(authority.sha256())?;
+    let token_not_after_ms = now_ms.saturating_add(token_ms);
+
+    directory.store.save_authority(&authority)?;
+    directory.store.save_authorities(authority.certificates_pem())?;
+    directory.store.save_node(&node_key, &node.pem)?;
+    let context_dir = new.context_dir.clone().unwrap_or_else(|| directory.path().join("operator"));
+    let context = write_context(
+        &context_dir,
+        &Context {
+            cluster,
+            operator: &new.operator,
+            endpoint: &settings.cluster.advertise,
+            ca_pem: authority.certificates_pem(),
+            certificate_pem: &operator.pem,
+            key_pem: &operator_key,
+        },
+    )?;
+    directory.save_first_entry(&Initialize {
+        cluster,
+        feature_level: machine::FEATURE_LEVEL_MAX,
+        settings: machine::settings::Settings { voters: settings.voters, ..machine::settings::Settings::default() },
+        authority_sha256: authority.sha256(),
+        authority_pem: authority.certificates_pem().to_owned(),
+        member: member_spec(settings),
+        operator: new.operator.clone(),
+        operator_certificate_sha256: operator.sha256,
+        operator_not_after: Wall(operator.not_after_ms),
+        join_token_hash: token.hash(),
+        join_token_not_after: Wall(token_not_after_ms),
+    })?;
+    Identity::new(cluster, FIRST_NODE, settings.name.clone(), Origin::Init, Vec::new())
+        .save(&directory.data.identity())?;
+    Ok(Prepared { cluster, context: Some(context), token: Some(token.text()), token_not_after_ms })
+}
+
+/// The number of a cluster's first member.
+const FIRST_NODE: u64 = 1;
+
+fn already(directory: &Directory, identity: &Identity) -> Result<Prepared, InitError> {
+    if identity.origin != Origin::Init {
+        return Err(InitError::Directory(DirectoryError::NotOurs {
+            folder: directory.path().to_owned(),
+            message: format!(
+                "it belongs to node {} of cluster {}, which it joined: init would make a new cluster; use another data_dir",
+                identity.node,
+                hex::encode(identity.cluster)
+            ),
+        }));
+    }
+    let context = directory.path().join("operator").join(CONTEXT);
+    Ok(Prepared {
+        cluster: identity.cluster,
+        context: context.exists().then_some(context),
+        token: None,
+        token_not_after_ms: 0,
+    })
+}
+
+fn authority_from_files(certificate: &Path, key: &Path) -> Result<Authority, InitError> {
+    let read = |file: &Path| {
+        std::fs::read_to_string(file)
+            .map(Zeroizing::new)
+            .map_err(|source| PkiError::File { file: file.to_owned(), source })
+    };
+    let certificate_pem = read(certificate)?;
+    let authority = Authority::from_pem(&certificate_pem, &read(key)?)
+        .map_err(|error| InitError::Request(format!("{}: {error}", certificate.display())))?;
+    let trusted = authorities_from_pem(authority.certificates_pem())?;
+    let is_self_signed = trusted.first().is_some_and(|authority| {
+        trusted.len() == 1 && crate::pki::certificate::is_signed_by(&authority.certificate, &authority.certificate)
+    });
+    if !is_self_signed || trusted.first().is_none_or(|one| sha256(&one.certificate) != authority.sha256()) {
+        return Err(InitError::Request(format!(
+            "{}: the cluster's authority must be one self-signed certificate",
+            certificate.display()
+        )));
+    }
+    Ok(authority)
+}
+
+/// The file that quoratectl is pointed at.
+const CONTEXT: &str = "context.toml";
+
+/// What an operator's tools need.
+#[derive(Clone, Copy, Debug)]
+struct Context<'a> {
+    cluster: [u8; 16],
+    operator: &'a Name,
+    endpoint: &'a str,
+    ca_pem: &'a str,
+    certificate_pem: &'a str,
+    key_pem: &'a str,
+}
+
+/// Writes a context and its files into a folder that only its owner can enter.
+fn write_context(folder: &Path, context: &Context<'_>) -> Result<PathBuf, PkiError> {
+    private_folder(folder)?;
+    write(&folder.join("ca.pem"), context.ca_pem.as_bytes(), Permissions::Readable)?;
+    write(&folder.join("operator.pem"), context.certificate_pem.as_bytes(), Permissions::Readable)?;
+    write(&folder.join("operator.key"), context.key_pem.as_bytes(), Permissions::Private)?;
+    let text = format!(
+        "cluster = \"{}\"\noperator = \"{}\"\nendpoints = [\"{}\"]\nca = \"ca.pem\"\ncertificate = \"operator.pem\"\nkey = \
+         \"operator.key\"\n",
+        hex::encode(context.cluster),
+        context.operator,
+        context.endpoint
+    );
+    let file = folder.join(CONTEXT);
+    write(&file, text.as_bytes(), Permissions::Readable)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{parse, settle};
+
+    fn settings(folder: &Path, name: &str) -> Settings {
+        let text = format!("name = '{name}'\ndata_dir = '{}'\n[cluster]\nbind = '127.0.0.1:7400'", folder.display());
+        settle(parse(Path::new("node.toml"), &text).unwrap()).unwrap()
+    }
+
+    fn new() -> NewCluster {
+        NewCluster {
+            operator: Name::new("admin").unwrap(),
+            context_dir: None,
+            token_life: Duration::from_secs(3600),
+            authority: None,
+        }
+    }
+
+    #[test]
+    fn a_new_directory_is_prepared_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings(folder.path(), "n1");
+        let prepared = init(&settings, &new(), SystemClock).unwrap();
+        let token: JoinToken = prepared.token.unwrap().parse().unwrap();
+        let directory = Directory::open(&settings).unwrap();
+        let entry = directory.first_entry().unwrap().unwrap();
+        assert_eq!(entry.cluster, prepared.cluster);
+        assert_eq!(entry.join_token_hash, token.hash());
+        assert!(token.names_authority(&entry.authority_sha256));
+        assert!(prepared.context.unwrap().ends_with("operator/context.toml"));
+        crate::pki::trust::Trust::load(directory.store.clone()).unwrap();
+        drop(directory);
+
+        let again = init(&settings, &new(), SystemClock).unwrap();
+        assert_eq!(again.cluster, prepared.cluster);
+        assert!(again.token.is_none());
+    }
+
+    #[test]
+    fn a_directory_in_use_and_one_of_another_node_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = settings(folder.path(), "n1");
+        init(&first, &new(), SystemClock).unwrap();
+        let error = init(&settings(folder.path(), "n2"), &new(), SystemClock).unwrap_err().to_string();
+        assert!(error.contains("it belongs to node 1 with the name n1"), "{error}");
+        let _running = Directory::open(&first).unwrap();
+        let error = init(&first, &new(), SystemClock).unwrap_err().to_string();
+        assert!(error.contains("in use by another process") && error.contains("stop it first"), "{error}");
+    }
+
+    #[test]
+    fn an_authority_from_outside() {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::create([3; 16], SystemClock.utc_ms()).unwrap();
+        let (certificate, key) = (folder.path().join("ca.pem"), folder.path().join("ca.key"));
+        std::fs::write(&certificate, authority.certificates_pem().replace('\n', "\r\n")).unwrap();
+        std::fs::write(&key, authority.key_pem().as_bytes()).unwrap();
+        let data = folder.path().join("data");
+        let cluster = NewCluster { authority: Some((certificate.clone(), key.clone())), ..new() };
+        init(&settings(&data, "n1"), &cluster, SystemClock).unwrap();
+        let entry = Directory::open(&settings(&data, "n1")).unwrap().first_entry().unwrap().unwrap();
+        assert_eq!(entry.authority_sha256, authority.sha256());
+
+        let other = Authority::create([3; 16], SystemClock.utc_ms()).unwrap();
+        std::fs::write(&key, other.key_pem().as_bytes()).unwrap();
+        let data = folder.path().join("other");
+        let error = init(&settings(&data, "n1"), &cluster, SystemClock).unwrap_err().to_string();
+        assert!(error.contains("does not belong to the certificate"), "{error}");
+    }
+}
