@@ -27,6 +27,15 @@ impl SystemClock {
     }
 }
 
+impl raft::Clock for SystemClock {
+    fn boot_us(&self) -> u64 {
+        Self::boot_us(*self)
+    }
+    fn utc_ms(&self) -> u64 {
+        Self::utc_ms(*self)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

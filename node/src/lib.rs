@@ -2,6 +2,7 @@
 //! immutable view of the replicated state; the control plane keeps that view up to date.
 
 pub mod admin;
+pub mod boot;
 pub mod clock;
 pub mod cluster_port;
 pub mod command_line;
@@ -13,5 +14,6 @@ pub mod gateway;
 pub mod init;
 pub mod listen;
 pub mod logging;
+pub mod ops;
 pub mod pki;
 pub mod resource;

@@ -62,6 +62,33 @@ impl Problem {
         }
     }
 
+    /// Whether somebody else was faster.
+    #[must_use]
+    pub fn is_conflict(&self) -> bool {
+        self.code == Code::Aborted
+    }
+
+    /// Says it in other words.
+    #[must_use]
+    pub fn message(mut self, message: impl Into<String>) -> Self {
+        self.message.message = message.into();
+        self
+    }
+
+    /// Says first what it is about.
+    #[must_use]
+    pub fn prefix(mut self, about: &str) -> Self {
+        self.message.message = format!("{about}: {}", self.message.message);
+        self
+    }
+
+    /// Adds places in resources.
+    #[must_use]
+    pub fn places(mut self, places: Vec<Place>) -> Self {
+        self.message.places = places;
+        self
+    }
+
     /// Adds what to do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {

@@ -2,6 +2,7 @@
 //! file it is. What only a running cluster can say (whether a name that a file refers to exists there) is not checked.
 
 use super::{ConfigError, parse, read, settle};
+use crate::resource;
 use std::path::Path;
 
 /// What a file that is in order turned out to be.
@@ -52,8 +53,10 @@ fn check_settings(file: &Path, text: &str) -> Result<Checked, Wrong> {
 }
 
 fn check_resources(file: &Path, text: &str) -> Result<Checked, Wrong> {
-    let _ = (file, text);
-    Ok(Checked::Resources(0))
+    match resource::parse(&file.display().to_string(), text) {
+        Ok(resources) => Ok(Checked::Resources(resources.len())),
+        Err(places) => Err(Wrong(places.iter().map(ToString::to_string).collect())),
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "fits map_err")]

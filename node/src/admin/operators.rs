@@ -1,0 +1,125 @@
+//! Who may administer. The client makes the key pair; here its certificate is signed and made known.
+
+use super::{
+    Admin, caller,
+    cluster::now,
+    name,
+    problem::Problem,
+    write::Write,
+};
+use crate::{
+    enrol::{Registrar, others},
+    pki::{OPERATOR_LIFE, OPERATOR_LIFE_MAX},
+};
+use machine::{
+    Command, Wall,
+    operator::{Operator, Role},
+};
+use proto::admin::{
+    CreateOperatorReply, CreateOperatorRequest, ListOperatorsReply, ListOperatorsRequest, OperatorInfo,
+    RevokeOperatorRequest, WriteResult, operators_server::Operators,
+};
+use std::time::Duration;
+use tonic::{Request, Response, Status};
+
+#[tonic::async_trait]
+impl Operators for Admin {
+    async fn create(&self, request: Request<CreateOperatorRequest>) -> Result<Response<CreateOperatorReply>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let write = Write::new(request.write)?;
+        let name = name(&request.name)?;
+        let role = match request.role.as_str() {
+            "viewer" => Role::Viewer,
+            "operator" => Role::Operator,
+            "admin" => Role::Admin,
+            other => {
+                return Err(Problem::invalid(format!("{other:?} is not a role: there are viewer, operator and admin")).into());
+            }
+        };
+        let life = match request.ttl_ms {
+            0 => OPERATOR_LIFE,
+            ttl_ms => Duration::from_millis(ttl_ms),
+        };
+        if life > OPERATOR_LIFE_MAX || life < Duration::from_secs(1) {
+            return Err(Problem::invalid("an operator's certificate lasts between a second and five years").into());
+        }
+        let signed = self
+            .registrar
+            .sign_operator(&request.certificate_request_pem, &name, life)
+            .await
+            .map_err(Problem::from)?;
+        let command = Command::CreateOperator {
+            name: name.clone(),
+            role,
+            certificate_sha256: signed.sha256,
+            not_after: Wall(signed.not_after_ms),
+        };
+        let done = self.write(&caller, &write, command).await?;
+        let view = self.applied(done.index).await?;
+        let known = view.registry.operators.get(&name);
+        if known.is_none_or(|operator| operator.certificate_sha256 != signed.sha256) {
+            // A retry of a request whose answer was lost: the certificate of then is gone, and signatures differ.
+            return Err(Problem::refused(
+                "unknown_secret",
+                format!("an earlier try of this request made operator {name}, and its certificate was lost on the way"),
+            )
+            .hint(format!("revoke {name}, and create another operator"))
+            .into());
+        }
+        let mut addresses: Vec<String> = view
+            .registry
+            .members
+            .get(&self.registrar.node)
+            .map(|member| member.address.clone())
+            .into_iter()
+            .collect();
+        addresses.extend(others(&view, self.registrar.node).map(|member| member.address.clone()));
+        Ok(Response::new(CreateOperatorReply {
+            result: Some(done.result()),
+            certificate_pem: signed.pem,
+            authorities_pem: Registrar::anchors_pem(&view).map_err(|error| Problem::internal(error.to_string()))?,
+            addresses,
+            expires_at_ms: signed.not_after_ms,
+        }))
+    }
+
+    async fn list(&self, _: Request<ListOperatorsRequest>) -> Result<Response<ListOperatorsReply>, Status> {
+        let view = self.read().await?;
+        let now = now(&view, self.raft());
+        let operators = view
+            .registry
+            .operators
+            .values()
+            .map(|operator| OperatorInfo {
+                name: operator.name.to_string(),
+                role: operator.role.as_str().to_owned(),
+                state: state(operator, now).to_owned(),
+                created_at_ms: operator.created_at.0,
+                expires_at_ms: operator.not_after.0,
+                certificate_sha256: hex::encode(operator.certificate_sha256),
+                revision: operator.revision,
+            })
+            .collect();
+        Ok(Response::new(ListOperatorsReply { operators }))
+    }
+
+    async fn revoke(&self, request: Request<RevokeOperatorRequest>) -> Result<Response<WriteResult>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        let write = Write::new(request.write)?;
+        let command = Command::RevokeOperator { name: name(&request.name)? };
+        Ok(Response::new(self.write(&caller, &write, command).await?.result()))
+    }
+}
+
+/// As the protocol names it.
+fn state(operator: &Operator, now: Wall) -> &'static str {
+    if operator.revoked_at.is_some() {
+        "revoked"
+    } else if now >= operator.not_after {
+        "expired"
+    } else {
+        "active"
+    }
+}

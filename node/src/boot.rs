@@ -1,0 +1,397 @@
+//! A node, from its settings to its end: the only file where everything meets. Nothing listens before the settings, the
+//! data directory and the keys are known to be good, and the gateway takes no request before the node knows everything
+//! that was acknowledged while it was away.
+
+mod gateway_settings;
+mod publishing;
+mod signals;
+
+use crate::{
+    admin,
+    clock::SystemClock,
+    cluster_port::{ClusterPort, Gate, dialer},
+    config::{Settings, value::Timing},
+    directory::{Directory, DirectoryError},
+    enrol::{
+        Registrar, member_spec,
+        newcomer::{self, Join, JoinError},
+        service::EnrolService,
+    },
+    gateway, ops,
+    pki::{
+        PkiError, authority,
+        certificate::{Speaker, speaker},
+        identity::Identity,
+        renewal,
+        store::Store,
+        trust::{Trust, authorities_from_pem},
+    },
+};
+use gateway_settings::{NodeClock, gateway_settings, load_certificates};
+use machine::{Outcome, command::Initialize};
+use publishing::Publishing;
+use signals::{Ending, Signals};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use tokio::net::TcpListener;
+use tonic::service::Routes;
+
+/// How a node is to be run.
+#[derive(Clone, Debug)]
+pub struct Running {
+    /// How to join first, if the data directory is new.
+    pub join: Option<Join>,
+    /// Stop when standard input ends.
+    pub stop_with_stdin: bool,
+}
+
+/// Why a node does not run, or runs no more.
+#[derive(Debug, thiserror::Error)]
+pub enum BootError {
+    /// The data directory.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// The data directory is new, and nobody said which cluster.
+    #[error(
+        "{}: is not the data directory of a node yet: prepare it with `quorate init` (a new cluster) or `quorate join`, or \
+         give a join token and a peer",
+        .0.display()
+    )]
+    NotPrepared(PathBuf),
+    /// It could not join.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// Keys and certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The files of the data directory do not belong together.
+    #[error("{}: {message}", .folder.display())]
+    Mixed {
+        /// The data directory.
+        folder: PathBuf,
+        /// What does not fit.
+        message: String,
+    },
+    /// An address cannot be bound.
+    #[error("cannot listen on {address} (the setting {setting}): {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Who wants it.
+        setting: &'static str,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// Consensus could not start.
+    #[error(transparent)]
+    Raft(#[from] raft::StartError),
+    /// The data plane could not start.
+    #[error(transparent)]
+    Gateway(#[from] gateway::StartError),
+    /// The first entry of a new cluster was refused.
+    #[error("the new cluster could not be begun: {0}")]
+    FirstEntry(String),
+    /// Signals cannot be received.
+    #[error("cannot receive signals: {0}")]
+    Signals(std::io::Error),
+    /// Consensus has failed while the node ran.
+    #[error("consensus has failed, and the node cannot go on: {0}")]
+    Failed(String),
+}
+
+/// Runs a node until it is told to stop.
+///
+/// # Errors
+/// [`BootError`]: it could not start, or something of this machine has failed.
+pub async fn run(settings: Settings, running: Running) -> Result<(), BootError> {
+    let clock = SystemClock;
+    let recorder = ops::start_metrics();
+    let mut signals = Signals::receive(running.stop_with_stdin).map_err(BootError::Signals)?;
+
+    let directory = Directory::open(&settings)?;
+    let identity = match &directory.identity {
+        Some(identity) => identity.clone(),
+        None => match &running.join {
+            Some(join) => {
+                let identity_file = directory.data.identity();
+                newcomer::join(&settings, &directory.store, &identity_file, join, clock).await?
+            }
+            None => return Err(BootError::NotPrepared(directory.path().to_owned())),
+        },
+    };
+    let first_entry = directory.first_entry()?;
+    let trust = load_trust(&directory, &identity, clock)?;
+    let certificates = load_certificates(&settings)?;
+
+    let cluster_listener = bind(settings.cluster.bind, "cluster.bind").await?;
+    probe(settings.gateway.plain.as_ref().map(|listener| listener.bind), "gateway.bind").await?;
+    probe(settings.gateway.tls.as_ref().map(|tls| tls.listener.bind), "gateway_tls.bind").await?;
+    let timing = raft::Timing::of(match settings.timing {
+        Timing::Lan => raft::Profile::Lan,
+        Timing::Wan => raft::Profile::Wan,
+    });
+    let condition = Arc::new(ops::Condition::new(&settings, timing.silence, recorder.clone()));
+    condition.is_node(identity.node, identity.cluster, trust.clone());
+    let mut tasks = Tasks::default();
+    if let Some(listener) = &settings.ops {
+        tasks.add(ops::serve(bind(listener.bind, "ops.bind").await?, Arc::clone(&condition)));
+    }
+    if let Some(recorder) = recorder {
+        tasks.add(tokio::spawn(ops::keep_up(recorder)));
+    }
+
+    let publishing = Publishing::new(trust.clone());
+    let dial = dialer(trust.clone(), timing.dial);
+    let raft = raft::start(raft::Start {
+        node: identity.node,
+        spec: member_spec(&settings),
+        folders: raft::Folders {
+            log: directory.data.log(),
+            checkpoint: directory.data.checkpoint(),
+            snapshots: directory.data.snapshots(),
+        },
+        expect_data: identity.took_part,
+        peers: identity.peers.iter().map(|peer| (peer.node, peer.address.clone())).collect(),
+        timing: timing.clone(),
+        upkeep: raft::Upkeep { disk_low_bytes: settings.disk_free_min, ..raft::Upkeep::default() },
+        dial: Arc::clone(&dial),
+        clock: Arc::new(clock),
+        publish: publishing.publish(),
+        certificate: trust.certificate(),
+        callers: raft::Callers::Proved,
+    })
+    .await?;
+    refuse_mixed_data(&raft, &directory, &identity)?;
+    condition.has_raft(raft.clone());
+
+    let registrar = Registrar::new(identity.node, identity.cluster, raft.clone(), trust.clone(), dial, clock);
+    let gate = Gate::new(raft.clone(), identity.cluster);
+    let port = ClusterPort::serve(cluster_listener, trust.clone(), gate, routes(&raft, &registrar))
+        .map_err(|source| BootError::Listen { address: settings.cluster.bind, setting: "cluster.bind", source })?;
+    tasks.add(renewal::start(registrar));
+    tracing::info!(
+        node = identity.node,
+        name = %identity.name,
+        cluster = %hex::encode(identity.cluster),
+        address = %port.address(),
+        version = env!("CARGO_PKG_VERSION"),
+        "the node has started"
+    );
+
+    let beginning = async {
+        begin_cluster(&raft, &directory, &identity, first_entry).await?;
+        catch_up(&raft).await;
+        let handle = start_gateway(&settings, &identity, &raft, &publishing, certificates).await?;
+        condition.has_gateway(handle.clone());
+        tracing::info!(addresses = ?handle.addresses(), "the gateway takes requests");
+        Ok::<_, BootError>(handle)
+    };
+    let ending = signals.ending(&raft);
+    let mut ending = std::pin::pin!(ending);
+    let begun = tokio::select! {
+        begun = beginning => Some(begun),
+        ended = &mut ending => {
+            tracing::info!(?ended, "stopping before the node was ready");
+            None
+        }
+    };
+    let (gateway, ended) = match begun {
+        Some(Err(error)) => {
+            raft.stop().await;
+            return Err(error);
+        }
+        Some(Ok(gateway)) => {
+            let reloading = signals::reload_on_hangup(settings.clone(), trust, gateway.clone());
+            tasks.add(tokio::spawn(reloading));
+            (Some(gateway), ending.await)
+        }
+        None => (None, Ending::Told { in_a_hurry: true }),
+    };
+    condition.drains();
+    end(&settings, ended, gateway, raft, port).await
+}
+
+/// Ends in good order: first nobody sends anything new, then what is in flight finishes, then consensus stops.
+async fn end(
+    settings: &Settings,
+    ended: Ending,
+    gateway: Option<gateway::Handle>,
+    raft: raft::Handle,
+    port: ClusterPort,
+) -> Result<(), BootError> {
+    let (delay, timeout) = match &ended {
+        Ending::Told { in_a_hurry: false } => (settings.drain_delay, settings.drain_timeout),
+        Ending::Told { in_a_hurry: true } | Ending::Removed => (Duration::ZERO, HURRY),
+        Ending::Failed(reason) => return Err(BootError::Failed(reason.clone())),
+    };
+    tracing::info!(?ended, "the node is stopping");
+    let leads = raft.local().role == raft::Role::Leader;
+    let handing_over = async {
+        if leads && let Err(error) = raft.transfer_leader(None).await {
+            tracing::info!(%error, "leadership was not handed over");
+        }
+    };
+    tokio::join!(handing_over, tokio::time::sleep(delay));
+    if let Some(gateway) = gateway {
+        gateway.drain(timeout).await;
+    }
+    raft.stop().await;
+    port.stop(PORT_PATIENCE).await;
+    tracing::info!("the node has stopped");
+    Ok(())
+}
+
+/// How long requests in flight get when nobody wants to wait.
+const HURRY: Duration = Duration::from_secs(1);
+/// How long answers to operators may take to leave.
+const PORT_PATIENCE: Duration = Duration::from_millis(300);
+
+/// The keys of the directory, if they are those of its node.
+fn load_trust(directory: &Directory, identity: &Identity, clock: SystemClock) -> Result<Trust, BootError> {
+    let store = &directory.store;
+    let mixed = |message: String| BootError::Mixed { folder: directory.path().to_owned(), message };
+    let certificate =
+        store.node()?.ok_or_else(|| mixed("its certificate is missing: the node must join again".to_owned()))?;
+    let own = Speaker::Node { cluster: identity.cluster, id: identity.node };
+    if speaker(&certificate.leaf) != Some(own) {
+        return Err(mixed(format!(
+            "its certificate is not that of node {} of cluster {}: the directory was put together from others",
+            identity.node,
+            hex::encode(identity.cluster)
+        )));
+    }
+    let trust = Trust::load(store.clone())?;
+    let ended = trust.shown()?.not_after_ms <= clock.utc_ms();
+    if ended && !revive(store, identity, &trust, clock)? {
+        return Err(mixed(
+            "its certificate has expired while the node was away, and it cannot sign another one: remove the node from \
+             the cluster, empty the data directory and join again"
+                .to_owned(),
+        ));
+    }
+    Ok(trust)
+}
+
+/// Signs a new certificate for a node that was away for too long, if it holds the key of an authority that it trusts.
+fn revive(store: &Store, identity: &Identity, trust: &Trust, clock: SystemClock) -> Result<bool, PkiError> {
+    for trusted in authorities_from_pem(&store.authorities()?)? {
+        if let Some(authority) = store.authority(&trusted.sha256)? {
+            let (key_pem, request_pem) = authority::request()?;
+            let signed = authority.sign_node(&request_pem, identity.cluster, identity.node, clock.utc_ms())?;
+            trust.show(&key_pem, &signed.pem)?;
+            tracing::info!("the node's certificate had expired; it has signed a new one");
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The state that raft has loaded must be of the cluster that the rest of the directory is of.
+fn refuse_mixed_data(raft: &raft::Handle, directory: &Directory, identity: &Identity) -> Result<(), BootError> {
+    let registry = &raft.view().registry;
+    if registry.is_initialized() && registry.cluster != identity.cluster {
+        return Err(BootError::Mixed {
+            folder: directory.path().to_owned(),
+            message: format!(
+                "its data are of cluster {} and its identity is of cluster {}: the directory was put together from others",
+                hex::encode(registry.cluster),
+                hex::encode(identity.cluster)
+            ),
+        });
+    }
+    Ok(())
+}
+
+fn routes(raft: &raft::Handle, registrar: &Registrar) -> Routes {
+    let services = raft.services();
+    let routes =
+        Routes::new(services.raft).add_service(services.leader).add_service(EnrolService::server(registrar.clone()));
+    admin::add_services(routes, registrar)
+}
+
+/// Proposes the first entry of a new cluster, and remembers that this node has taken part.
+async fn begin_cluster(
+    raft: &raft::Handle,
+    directory: &Directory,
+    identity: &Identity,
+    first_entry: Option<Initialize>,
+) -> Result<(), BootError> {
+    if let Some(first_entry) = first_entry {
+        while !raft.view().registry.is_initialized() {
+            match raft.bootstrap(first_entry.clone()).await {
+                Ok(Outcome::Refused(refusal)) => return Err(BootError::FirstEntry(refusal.to_string())),
+                Ok(Outcome::Done { .. } | Outcome::Admitted { .. }) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "the new cluster has not begun yet: trying again");
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+        }
+    }
+    let mut views = raft.watch();
+    // It ends only with raft itself.
+    let _ = views.wait_for(|view| view.registry.is_initialized()).await;
+    if !identity.took_part {
+        Identity { took_part: true, ..identity.clone() }.save(&directory.data.identity())?;
+    }
+    Ok(directory.forget_first_entry()?)
+}
+
+/// Between attempts at what needs the cluster.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Waits until this node knows everything that was acknowledged before now.
+async fn catch_up(raft: &raft::Handle) {
+    while let Err(error) = raft.read().await {
+        tracing::info!(%error, "waiting for the cluster");
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn start_gateway(
+    settings: &Settings,
+    identity: &Identity,
+    raft: &raft::Handle,
+    publishing: &Publishing,
+    certificates: Option<crate::listen::Certificates>,
+) -> Result<gateway::Handle, BootError> {
+    let clock = Arc::new(NodeClock::new(SystemClock, raft.clone()));
+    let settings = gateway_settings(settings, certificates);
+    let (node, view) = (identity.node, raft.view());
+    let publishing = publishing.clone();
+    // It binds, starts threads and compiles every route.
+    let started = tokio::task::spawn_blocking(move || {
+        publishing.start(view, |first| gateway::start(settings, node, clock, first))
+    });
+    match started.await {
+        Ok(started) => Ok(started?),
+        Err(error) => Err(BootError::Failed(error.to_string())),
+    }
+}
+
+async fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener, BootError> {
+    TcpListener::bind(address).await.map_err(|source| BootError::Listen { address, setting, source })
+}
+
+/// Says at once that an address is taken that will be bound only later.
+async fn probe(address: Option<SocketAddr>, setting: &'static str) -> Result<(), BootError> {
+    match address {
+        Some(address) => bind(address, setting).await.map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Tasks that end with the node.
+#[derive(Default)]
+struct Tasks(Vec<tokio::task::JoinHandle<()>>);
+
+impl Tasks {
+    fn add(&mut self, task: tokio::task::JoinHandle<()>) {
+        self.0.push(task);
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}

@@ -1,0 +1,83 @@
+//! What the data plane is told: settings, certificates, clocks.
+
+use crate::{
+    clock::SystemClock,
+    config::{self, Settings, value::CertificateFiles},
+    gateway,
+    listen::{Certificate, Certificates},
+    pki::PkiError,
+};
+use machine::{Tick, Wall};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use std::{path::Path, sync::Arc};
+
+/// The clocks of the data plane: this machine's for durations, the cluster's for everything that is agreed on.
+pub(super) struct NodeClock {
+    system: SystemClock,
+    raft: raft::Handle,
+}
+
+impl NodeClock {
+    pub(super) const fn new(system: SystemClock, raft: raft::Handle) -> Self {
+        Self { system, raft }
+    }
+}
+
+impl gateway::Clock for NodeClock {
+    fn boot_us(&self) -> u64 {
+        self.system.boot_us()
+    }
+    fn wall(&self) -> Wall {
+        self.raft.time().wall
+    }
+    fn tick(&self) -> Tick {
+        self.raft.time().tick
+    }
+}
+
+pub(super) fn gateway_settings(settings: &Settings, certificates: Option<Certificates>) -> gateway::Settings {
+    let of = &settings.gateway;
+    gateway::Settings {
+        plain: of.plain.as_ref().map(|listener| listener.bind),
+        tls: of.tls.as_ref().zip(certificates).map(|(tls, certificates)| (tls.listener.bind, certificates)),
+        workers: of.workers,
+        trusted_proxies: of.trusted_proxies.clone(),
+        names_node: of.node_header,
+        access_log: match &settings.access_log {
+            config::value::AccessLog::Off => gateway::AccessLog::Off,
+            config::value::AccessLog::Stdout => gateway::AccessLog::Stdout,
+            config::value::AccessLog::File(path) => gateway::AccessLog::File(path.clone()),
+        },
+        caps: gateway::Caps {
+            connections_max: of.connections_max,
+            header_count_max: of.headers_max,
+            header_bytes_max: of.header_bytes_max,
+            header_read_timeout: of.header_timeout,
+            idle_timeout: of.idle_timeout,
+            body_bytes_max: of.body_bytes_max,
+            ..gateway::Caps::default()
+        },
+    }
+}
+
+/// The certificates of the HTTPS listener; `None` if there is no such listener.
+pub(super) fn load_certificates(settings: &Settings) -> Result<Option<Certificates>, PkiError> {
+    let Some(tls) = &settings.gateway.tls else { return Ok(None) };
+    let certificates =
+        tls.certificates.iter().map(|files| load_certificate(files).map(Arc::new)).collect::<Result<_, _>>()?;
+    Ok(Some(Certificates(certificates)))
+}
+
+fn load_certificate(files: &CertificateFiles) -> Result<Certificate, PkiError> {
+    let read = |file: &Path| std::fs::read(file).map_err(|source| PkiError::File { file: file.to_owned(), source });
+    let damaged = |file: &Path, what: &str| PkiError::Damaged { file: file.to_owned(), what: what.to_owned() };
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(&files.certificate)?)
+        .collect::<Result<_, _>>()
+        .map_err(|error| damaged(&files.certificate, &format!("is not a certificate chain in PEM: {error}")))?;
+    if chain.is_empty() {
+        return Err(damaged(&files.certificate, "holds no certificate in PEM"));
+    }
+    let key = PrivateKeyDer::from_pem_slice(&read(&files.key)?)
+        .map_err(|_| damaged(&files.key, "holds no private key in PEM"))?;
+    Ok(Certificate { chain, key })
+}
