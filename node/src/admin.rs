@@ -86,5 +86,7 @@ fn name(text: &str) -> Result<Name, Problem> {
 
 /// Runs what takes a while on a thread where that does not matter.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Problem::internal("this node could not do it: its log says why"))
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|_| Problem::internal("this node could not do it: its log says why"))
 }

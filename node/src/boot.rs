@@ -185,8 +185,7 @@ pub async fn run(settings: Settings, running: Running) -> Result<(), BootError> 
         tracing::info!(addresses = ?handle.addresses(), "the gateway takes requests");
         Ok::<_, BootError>(handle)
     };
-    let ending = signals.ending(&raft);
-    let mut ending = std::pin::pin!(ending);
+    let mut ending = Box::pin(signals.ending(&raft));
     let begun = tokio::select! {
         begun = beginning => Some(begun),
         ended = &mut ending => {
@@ -202,12 +201,19 @@ pub async fn run(settings: Settings, running: Running) -> Result<(), BootError> 
         Some(Ok(gateway)) => {
             let reloading = signals::reload_on_hangup(settings.clone(), trust, gateway.clone());
             tasks.add(tokio::spawn(reloading));
-            (Some(gateway), ending.await)
+            (Some(gateway), ending.as_mut().await)
         }
         None => (None, Ending::Told { in_a_hurry: true }),
     };
+    drop(ending);
     condition.drains();
-    end(&settings, ended, gateway, raft, port).await
+    tokio::select! {
+        ended = end(&settings, ended, gateway, &raft, port) => ended,
+        () = signals.again() => {
+            tracing::info!("told to stop twice: not waiting any longer");
+            Ok(())
+        }
+    }
 }
 
 /// Ends in good order: first nobody sends anything new, then what is in flight finishes, then consensus stops.
@@ -215,7 +221,7 @@ async fn end(
     settings: &Settings,
     ended: Ending,
     gateway: Option<gateway::Handle>,
-    raft: raft::Handle,
+    raft: &raft::Handle,
     port: ClusterPort,
 ) -> Result<(), BootError> {
     let (delay, timeout) = match &ended {
@@ -331,7 +337,7 @@ async fn begin_cluster(
     // It ends only with raft itself.
     let _ = views.wait_for(|view| view.registry.is_initialized()).await;
     if !identity.took_part {
-        Identity { took_part: true, ..identity.clone() }.save(&directory.data.identity())?;
+        identity.clone().after_taking_part().save(&directory.data.identity())?;
     }
     Ok(directory.forget_first_entry()?)
 }

@@ -31,9 +31,9 @@ pub enum Command {
 /// `quorate dev`.
 #[derive(Clone, Debug, Args)]
 pub struct Dev {
-    /// How many nodes.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=9))]
-    pub nodes: u8,
+    /// How many nodes. [default: 3]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(1..=9))]
+    pub nodes: Option<u8>,
     /// Where to keep everything; a cluster that is there already goes on. Without it, a temporary folder that is
     /// removed at the end.
     #[arg(long, value_name = "FOLDER")]

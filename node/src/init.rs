@@ -4,9 +4,11 @@
 
 use crate::{
     clock::SystemClock,
-    config::Settings,
+    command_line::Output,
+    config::{Settings, value::Span},
     directory::{Directory, DirectoryError},
     enrol::member_spec,
+    join::config_flag,
     pki::{
         OPERATOR_LIFE, PkiError,
         authority::{self, Authority},
@@ -48,6 +50,75 @@ pub struct Prepared {
     pub token: Option<Zeroizing<String>>,
     /// When it ends.
     pub token_not_after_ms: u64,
+}
+
+impl NewCluster {
+    /// As the command line says it.
+    ///
+    /// # Errors
+    /// The operator's name is none.
+    pub fn from_options(
+        operator: &str,
+        context_dir: Option<PathBuf>,
+        token_life: Span,
+        authority: Option<(PathBuf, PathBuf)>,
+    ) -> Result<Self, InitError> {
+        let operator =
+            Name::new(operator).map_err(|error| InitError::Request(format!("the operator {operator:?}: {error}")))?;
+        Ok(Self { operator, context_dir, token_life: token_life.0, authority })
+    }
+}
+
+impl Prepared {
+    /// What is printed.
+    #[must_use]
+    pub fn report(&self, settings: &Settings, config: Option<&Path>, output: Output) -> String {
+        let cluster = hex::encode(self.cluster);
+        match output {
+            Output::Json => format!(
+                "{}\n",
+                serde_json::json!({
+                    "cluster": cluster,
+                    "node": FIRST_NODE,
+                    "name": settings.name.as_str(),
+                    "data_dir": settings.data_dir,
+                    "context": self.context,
+                    "join_token": self.token.as_ref().map(|token| token.as_str()),
+                    "join_token_expires_at_ms": self.token.as_ref().map(|_| self.token_not_after_ms),
+                    "already": self.token.is_none(),
+                })
+            ),
+            Output::Text => self.report_text(settings, &cluster, &config_flag(config)),
+        }
+    }
+
+    fn report_text(&self, settings: &Settings, cluster: &str, config: &str) -> String {
+        let folder = settings.data_dir.display();
+        let address = &settings.cluster.advertise;
+        let context = self.context.as_ref().map_or_else(String::new, |context| {
+            format!(
+                "\nThe first operator's context (keep it: it administers the cluster):\n\n  {}\n",
+                context.display()
+            )
+        });
+        match &self.token {
+            Some(token) => format!(
+                "A new cluster is prepared in {folder}: cluster {cluster}, node {FIRST_NODE} ({name})\n{context}\n\
+                 Start its first node:\n\n  quorate run{config}\n\n\
+                 Then, on the second node (the token works once, until it expires):\n\n  \
+                 quorate join --config node.toml --peer {address} --token {token}\n  quorate run --config node.toml\n\n\
+                 A token for each further node: quoratectl cluster join-token\n",
+                name = settings.name,
+                token = token.as_str(),
+            ),
+            None => format!(
+                "This is already prepared: cluster {cluster}, node {FIRST_NODE} ({name}), in {folder}\n{context}\n  \
+                 quorate run{config}\n\nThe join token was shown when it was made; another one: quoratectl cluster \
+                 join-token\n",
+                name = settings.name,
+            ),
+        }
+    }
 }
 
 /// Why there is no new cluster.

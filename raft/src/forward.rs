@@ -9,6 +9,7 @@ use crate::{
     node::Node,
     status::{FenceState, Observation},
 };
+use futures::{FutureExt, future::BoxFuture};
 use machine::{Actor, At, Command, Outcome, Proposal, RequestId, Tick, View, Wall, member::NodeId};
 use proto::peer::{
     self, ObserveRequest, ProposeReply, ProposeRequest, ReadIndexRequest, TransferToRequest,
@@ -78,8 +79,8 @@ impl Node {
         while Instant::now() < deadline {
             let within = deadline - Instant::now();
             let fence = if done.is_some() { within } else { fence };
-            let here = async || self.lead_propose(proposal.clone(), encoded.len(), within, fence).await;
-            let there = async |client| propose_there(client, encoded.clone(), within, fence).await;
+            let here = || self.lead_propose(proposal.clone(), encoded.len(), within, fence).boxed();
+            let there = |client| propose_there(client, encoded.clone(), within, fence).boxed();
             let answer = match self.ask(deadline + fence, here, there).await {
                 Tried::Done(answer) => answer,
                 Tried::Elsewhere => {
@@ -128,11 +129,13 @@ impl Node {
         let index = self
             .ask_until(
                 deadline,
-                async || self.lead_read_index().await,
-                async |mut client| {
-                    let reply = client.read_index(ReadIndexRequest {}).await?.into_inner();
-                    self.hint(reply.not_leader, reply.leader, &reply.leader_address);
-                    Ok((!reply.not_leader).then_some(reply.index))
+                || self.lead_read_index().boxed(),
+                |mut client| {
+                    Box::pin(async move {
+                        let reply = client.read_index(ReadIndexRequest {}).await?.into_inner();
+                        self.hint(reply.not_leader, reply.leader, &reply.leader_address);
+                        Ok((!reply.not_leader).then_some(reply.index))
+                    })
                 },
             )
             .await
@@ -151,17 +154,19 @@ impl Node {
         let deadline = Instant::now() + self.timing.read;
         self.ask_until(
             deadline,
-            async || self.lead_observe(),
-            async |mut client| {
-                let reply = client.observe(ObserveRequest {}).await?.into_inner();
-                self.hint(reply.not_leader, reply.leader, &reply.leader_address);
-                Ok((!reply.not_leader).then(|| Observation {
-                    leader: reply.leader,
-                    term: reply.term,
-                    last_index: reply.last_index,
-                    at: At { tick: Tick(reply.tick_us), wall: Wall(reply.wall_ms) },
-                    members: reply.members.into_iter().map(Into::into).collect(),
-                }))
+            || Box::pin(async { self.lead_observe() }),
+            |mut client| {
+                Box::pin(async move {
+                    let reply = client.observe(ObserveRequest {}).await?.into_inner();
+                    self.hint(reply.not_leader, reply.leader, &reply.leader_address);
+                    Ok((!reply.not_leader).then(|| Observation {
+                        leader: reply.leader,
+                        term: reply.term,
+                        last_index: reply.last_index,
+                        at: At { tick: Tick(reply.tick_us), wall: Wall(reply.wall_ms) },
+                        members: reply.members.into_iter().map(Into::into).collect(),
+                    }))
+                })
             },
         )
         .await
@@ -174,18 +179,24 @@ impl Node {
         let asked = self
             .ask_until(
                 deadline,
-                async || match self.lead_transfer(to).await {
-                    Ok(leader) => Some(Ok(leader)),
-                    Err(Some(why)) => Some(Err(why)),
-                    Err(None) => None,
+                || {
+                    Box::pin(async move {
+                        match self.lead_transfer(to).await {
+                            Ok(leader) => Some(Ok(leader)),
+                            Err(Some(why)) => Some(Err(why)),
+                            Err(None) => None,
+                        }
+                    })
                 },
-                async |mut client| {
-                    let reply = client.transfer_to(TransferToRequest { to: to.unwrap_or(0) }).await?.into_inner();
-                    self.hint(reply.not_leader, reply.leader, &reply.leader_address);
-                    Ok(match (reply.not_leader, reply.refused) {
-                        (true, _) => None,
-                        (false, why) if why.is_empty() => Some(Ok(reply.leader)),
-                        (false, why) => Some(Err(why)),
+                |mut client| {
+                    Box::pin(async move {
+                        let reply = client.transfer_to(TransferToRequest { to: to.unwrap_or(0) }).await?.into_inner();
+                        self.hint(reply.not_leader, reply.leader, &reply.leader_address);
+                        Ok(match (reply.not_leader, reply.refused) {
+                            (true, _) => None,
+                            (false, why) if why.is_empty() => Some(Ok(reply.leader)),
+                            (false, why) => Some(Err(why)),
+                        })
                     })
                 },
             )
@@ -203,11 +214,11 @@ impl Node {
     }
 
     /// Asks until there is an answer: for questions that do no harm when they are asked twice.
-    async fn ask_until<T>(
-        &self,
+    async fn ask_until<'a, T>(
+        &'a self,
         deadline: Instant,
-        here: impl AsyncFn() -> Option<T>,
-        there: impl AsyncFn(LeaderClient<Channel>) -> Result<Option<T>, Status>,
+        here: impl Fn() -> BoxFuture<'a, Option<T>>,
+        there: impl Fn(LeaderClient<Channel>) -> BoxFuture<'a, Result<Option<T>, Status>>,
     ) -> Option<T> {
         while Instant::now() < deadline && !self.is_stopping() {
             if let Tried::Done(Some(answer)) = self.ask(deadline, &here, &there).await {
@@ -219,11 +230,11 @@ impl Node {
     }
 
     /// Asks whoever leads now, once; gives up when somebody else leads. Cannot be cancelled into doing anything twice.
-    async fn ask<T>(
-        &self,
+    async fn ask<'a, T>(
+        &'a self,
         deadline: Instant,
-        here: impl AsyncFnOnce() -> T,
-        there: impl AsyncFnOnce(LeaderClient<Channel>) -> Result<T, Status>,
+        here: impl FnOnce() -> BoxFuture<'a, T>,
+        there: impl FnOnce(LeaderClient<Channel>) -> BoxFuture<'a, Result<T, Status>>,
     ) -> Tried<T> {
         let mut standing = self.watch_standing();
         let Some(leader) = standing.borrow_and_update().leader else { return Tried::Elsewhere };
@@ -266,7 +277,8 @@ impl Node {
         let until = deadline.min(Instant::now() + PAUSE);
         let leader = standing.borrow_and_update().leader;
         let another = standing.wait_for(|now| now.leader.is_some() && now.leader != leader);
-        if let Ok(Err(_)) = tokio::time::timeout_at(until, another).await {
+        let has_ended = matches!(tokio::time::timeout_at(until, another).await, Ok(Err(_)));
+        if has_ended {
             // Raft has ended here: nobody will ever lead, as far as this node can know.
             tokio::time::sleep_until(until).await;
         }

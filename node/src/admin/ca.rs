@@ -70,7 +70,9 @@ impl Ca for Admin {
             .map(|authority| authority.sha256)
             .collect();
         if retiring.is_empty() {
-            return Err(Problem::refused("authority_phase", "no authority is retiring: there is nothing to finish").into());
+            return Err(
+                Problem::refused("authority_phase", "no authority is retiring: there is nothing to finish").into()
+            );
         }
         if !request.force {
             self.refuse_while_in_use(&view).await?;
@@ -110,8 +112,8 @@ impl Admin {
         }
         // The request had been tried before: whatever that try added is what counts.
         self.registrar.give_up(&prepared).map_err(|error| Problem::internal(error.to_string()))?;
-        Ok(in_phase(&self.read().await?, Phase::Incoming)
-            .map_or(Step::DoneBefore(done), |incoming| Step::Added(incoming.sha256)))
+        let view = Self::read(self).await?;
+        Ok(in_phase(&view, Phase::Incoming).map_or(Step::DoneBefore(done), |incoming| Step::Added(incoming.sha256)))
     }
 
     /// Gives the key of the authority that is to sign to every voter that can be reached: if it were on one node alone,
@@ -125,10 +127,8 @@ impl Admin {
         if own.is_some_and(|member| member.standing == machine::member::Standing::Eligible) {
             self.registrar.fetch(sha256).await?;
         }
-        let voters: Vec<_> = eligible(&view, self.registrar.node)
-            .into_iter()
-            .filter(|member| reachable.contains(&member.id))
-            .collect();
+        let voters: Vec<_> =
+            eligible(&view, self.registrar.node).into_iter().filter(|member| reachable.contains(&member.id)).collect();
         let without: Vec<String> = self
             .registrar
             .ask_to_hold(sha256, voters)

@@ -49,7 +49,8 @@ impl Keys for Admin {
             return Ok(Response::new(created(&done, &credential, &view)));
         }
         // An earlier try made the key, and its secret was lost with the answer: nobody has it, so it is replaced.
-        let again = write.step(&hex::encode(crate::pki::random::<16>().map_err(|error| Problem::internal(error.to_string()))?));
+        let again =
+            write.step(&hex::encode(crate::pki::random::<16>().map_err(|error| Problem::internal(error.to_string()))?));
         let command = Command::RotateKey {
             id: credential.id(),
             hash: credential.hash(),
@@ -210,7 +211,9 @@ fn parse_state(text: &str) -> Result<KeyState, Problem> {
         .into_iter()
         .find(|known| state(*known) == text)
         .ok_or_else(|| {
-            Problem::invalid(format!("{text:?} is not a state of a key: there are active, rotating, expired and revoked"))
+            Problem::invalid(format!(
+                "{text:?} is not a state of a key: there are active, rotating, expired and revoked"
+            ))
         })
 }
 

@@ -83,11 +83,9 @@ fn find(registry: &Registry, text: &str) -> Result<NodeId, Problem> {
         return Ok(id);
     }
     let named = || registry.members.values().filter(|member| member.name.as_str() == text);
-    named()
-        .find(|member| !member.is_leaving())
-        .or_else(|| named().next())
-        .map(|member| member.id)
-        .ok_or_else(|| Problem::not_found(format!("there is no member {text:?}")).hint("`quoratectl members list` lists them"))
+    named().find(|member| !member.is_leaving()).or_else(|| named().next()).map(|member| member.id).ok_or_else(|| {
+        Problem::not_found(format!("there is no member {text:?}")).hint("`quoratectl members list` lists them")
+    })
 }
 
 /// As the protocol names it.

@@ -1,12 +1,6 @@
 //! Who may administer. The client makes the key pair; here its certificate is signed and made known.
 
-use super::{
-    Admin, caller,
-    cluster::now,
-    name,
-    problem::Problem,
-    write::Write,
-};
+use super::{Admin, caller, cluster::now, name, problem::Problem, write::Write};
 use crate::{
     enrol::{Registrar, others},
     pki::{OPERATOR_LIFE, OPERATOR_LIFE_MAX},
@@ -34,7 +28,9 @@ impl Operators for Admin {
             "operator" => Role::Operator,
             "admin" => Role::Admin,
             other => {
-                return Err(Problem::invalid(format!("{other:?} is not a role: there are viewer, operator and admin")).into());
+                return Err(
+                    Problem::invalid(format!("{other:?} is not a role: there are viewer, operator and admin")).into()
+                );
             }
         };
         let life = match request.ttl_ms {
@@ -44,11 +40,8 @@ impl Operators for Admin {
         if life > OPERATOR_LIFE_MAX || life < Duration::from_secs(1) {
             return Err(Problem::invalid("an operator's certificate lasts between a second and five years").into());
         }
-        let signed = self
-            .registrar
-            .sign_operator(&request.certificate_request_pem, &name, life)
-            .await
-            .map_err(Problem::from)?;
+        let signed =
+            self.registrar.sign_operator(&request.certificate_request_pem, &name, life).await.map_err(Problem::from)?;
         let command = Command::CreateOperator {
             name: name.clone(),
             role,
@@ -67,13 +60,8 @@ impl Operators for Admin {
             .hint(format!("revoke {name}, and create another operator"))
             .into());
         }
-        let mut addresses: Vec<String> = view
-            .registry
-            .members
-            .get(&self.registrar.node)
-            .map(|member| member.address.clone())
-            .into_iter()
-            .collect();
+        let mut addresses: Vec<String> =
+            view.registry.members.get(&self.registrar.node).map(|member| member.address.clone()).into_iter().collect();
         addresses.extend(others(&view, self.registrar.node).map(|member| member.address.clone()));
         Ok(Response::new(CreateOperatorReply {
             result: Some(done.result()),

@@ -90,7 +90,7 @@ impl Resources for Admin {
         let write = Write::new(request.write)?;
         let expected = write.if_revision;
         // The precondition is on the one resource; that nothing else changed in between is what planning again is for.
-        let write = Write { if_revision: None, ..write };
+        let write = write.without_precondition();
         let (done, ()) = self
             .apply_planned(&caller, write, |view| {
                 let name = name.clone();
@@ -102,18 +102,21 @@ impl Resources for Admin {
                         let actual = described.revision;
                         return Err(Refusal::Conflict { noun: subject(noun), expected, actual }.into());
                     }
-                    let changes = resource::delete(&view.registry, noun, name.as_str()).map_err(|error| match error {
-                        DeleteError::NotFound => Problem::not_found(format!("there is no {noun} {:?}", name.as_str())),
-                        DeleteError::Referenced(places) => {
-                            let names: Vec<String> = places.iter().map(|place| place.field.clone()).collect();
-                            Problem::refused(
-                                "referenced",
-                                format!("the {noun} {:?} is needed by {}", name.as_str(), names.join(", ")),
-                            )
-                            .places(places.into_iter().map(place).collect())
-                            .hint("delete or change these first")
-                        }
-                    })?;
+                    let changes =
+                        resource::delete(&view.registry, noun, name.as_str()).map_err(|error| match error {
+                            DeleteError::NotFound => {
+                                Problem::not_found(format!("there is no {noun} {:?}", name.as_str()))
+                            }
+                            DeleteError::Referenced(places) => {
+                                let names: Vec<String> = places.iter().map(|place| place.field.clone()).collect();
+                                Problem::refused(
+                                    "referenced",
+                                    format!("the {noun} {:?} is needed by {}", name.as_str(), names.join(", ")),
+                                )
+                                .places(places.into_iter().map(place).collect())
+                                .hint("delete or change these first")
+                            }
+                        })?;
                     Ok((changes, ()))
                 }
             })
@@ -145,7 +148,9 @@ impl Resources for Admin {
         let now = now(&view, self.raft());
         let key_id = match request.key_id.as_str() {
             "" => None,
-            text => Some(text.parse().map_err(|error: machine::key::InvalidKeyId| Problem::invalid(error.to_string()))?),
+            text => {
+                Some(text.parse().map_err(|error: machine::key::InvalidKeyId| Problem::invalid(error.to_string()))?)
+            }
         };
         let explained = aside(move || {
             let credential = match (key_id, request.key.as_str()) {
@@ -209,10 +214,7 @@ async fn parse(file: Option<ResourceFile>) -> Result<Arc<resource::ResourceFile>
         return Err(Problem::invalid(format!("a resource file has at most {FILE_BYTES_MAX} bytes")));
     }
     let shown = file.name.clone();
-    aside(move || resource::parse(&file.name, &file.text))
-        .await?
-        .map(Arc::new)
-        .map_err(|places| wrong(&shown, places))
+    aside(move || resource::parse(&file.name, &file.text)).await?.map(Arc::new).map_err(|places| wrong(&shown, places))
 }
 
 async fn plan(view: &Arc<View>, file: &Arc<resource::ResourceFile>, prune: bool) -> Result<Plan, Problem> {
@@ -283,8 +285,7 @@ fn info(registry: &Registry, noun: Noun, name: &str) -> Option<ResourceInfo> {
         revision: described.revision,
         json: described.json,
         enabled: consumer.is_some_and(|consumer| consumer.enabled),
-        keys: consumer.map_or(0, |consumer| {
-            u64::try_from(registry.keys_of(&consumer.name).count()).unwrap_or(u64::MAX)
-        }),
+        keys: consumer
+            .map_or(0, |consumer| u64::try_from(registry.keys_of(&consumer.name).count()).unwrap_or(u64::MAX)),
     })
 }

@@ -40,7 +40,8 @@ fn async_stream(
             Some((Ok(data), sent)) => Some((Ok(SnapshotPiece { data: data.to_vec() }), (pieces, sent, false))),
             Some((Err(error), _)) => Some((Err(Problem::from(error).into()), (pieces, total, true))),
             None if total != announced => {
-                let problem = Problem::internal(format!("the snapshot has {total} bytes of {announced}: it is no good"));
+                let problem =
+                    Problem::internal(format!("the snapshot has {total} bytes of {announced}: it is no good"));
                 Some((Err(problem.into()), (pieces, total, true)))
             }
             None => None,

@@ -1,6 +1,9 @@
 //! How a write is made: the client's request id, its precondition and its fence, and what the client is told.
 
-use super::{Admin, Caller, problem::{Problem, done}};
+use super::{
+    Admin, Caller,
+    problem::{Problem, done},
+};
 use crate::pki::sha256;
 use machine::{Actor, Command, RequestId, View, Wall, command::Precondition};
 use proto::admin::{FenceNode, WriteOptions, WriteResult};
@@ -63,9 +66,9 @@ impl Write {
         bytes
     }
 
-    /// This write, without waiting for the nodes: for all steps but the last.
-    pub(super) const fn unfenced(self) -> Self {
-        Self { fence: Fence::None, ..self }
+    /// This write, whatever the thing's revision is: where the caller has checked that itself.
+    pub(super) const fn without_precondition(self) -> Self {
+        Self { if_revision: None, ..self }
     }
 }
 

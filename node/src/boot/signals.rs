@@ -49,6 +49,14 @@ impl Signals {
             () = removal(raft) => Ending::Removed,
         }
     }
+
+    /// Resolves when the node is told to end once more.
+    pub(super) async fn again(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 async fn end_of_stdin() {

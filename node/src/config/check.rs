@@ -3,7 +3,7 @@
 
 use super::{ConfigError, parse, read, settle};
 use crate::resource;
-use std::path::Path;
+use std::{fmt, path::Path};
 
 /// What a file that is in order turned out to be.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,6 +17,21 @@ pub enum Checked {
 /// What is wrong with a file: one line each, with its place.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Wrong(pub Vec<String>);
+
+impl fmt::Display for Checked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NodeSettings => f.write_str("node settings, in order"),
+            Self::Resources(count) => write!(f, "a resource file with {count} resources, in order"),
+        }
+    }
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
 
 /// Checks a file.
 ///

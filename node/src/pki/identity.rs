@@ -60,6 +60,12 @@ impl Identity {
         Self { format: FORMAT, cluster, node, name, origin, took_part: false, peers }
     }
 
+    /// The same node, once it has taken part.
+    #[must_use]
+    pub fn after_taking_part(self) -> Self {
+        Self { took_part: true, ..self }
+    }
+
     /// Reads the file; `None` if there is none.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ use rustls::{
     },
     version::TLS13,
 };
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use std::{
     collections::BTreeMap,
     fmt,
@@ -255,6 +255,27 @@ pub fn signer<'a>(leaf: &CertificateDer<'_>, authorities: &'a [TrustedAuthority]
 /// The cryptography in use, named once.
 pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// TLS settings of a client of the cluster port: an operator.
+///
+/// # Errors
+/// The certificate and its key do not go together, or an authority cannot be read.
+pub fn client_config(
+    authorities: &[CertificateDer<'static>],
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Result<ClientConfig, PkiError> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority.clone())?;
+    }
+    let mut client = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    client.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(client)
 }
 
 fn make(
