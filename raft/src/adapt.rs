@@ -1,5 +1,7 @@
 //! openraft, and everything that speaks to it. What the rest of the crate sees is [`engine`], in this cluster's words.
 
+#[cfg(test)]
+mod conformance;
 pub(crate) mod engine;
 pub(crate) mod log;
 pub(crate) mod machine;

@@ -6,6 +6,8 @@
 //! our own shapes for them.
 
 pub(crate) mod form;
+#[cfg(test)]
+mod frozen;
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bytes::Bytes;

@@ -3,13 +3,14 @@
 //! attempt may have been taken, an answer that says nothing of it is not believed to mean "not done".
 
 use crate::{
+    adapt::engine::Standing,
     codec,
     handle::{Fence, ProposeError, ReadError, TransferError, Written},
     lead::{Committed, Refused},
     node::Node,
     status::{FenceState, Observation},
 };
-use futures::{FutureExt, future::BoxFuture};
+use bytes::Bytes;
 use machine::{Actor, At, Command, Outcome, Proposal, RequestId, Tick, View, Wall, member::NodeId};
 use proto::peer::{
     self, ObserveRequest, ProposeReply, ProposeRequest, ReadIndexRequest, TransferToRequest,
@@ -25,10 +26,31 @@ const PAUSE: Duration = Duration::from_millis(25);
 /// The answer to a remote attempt may take this much longer than the work: the network's share.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// What is asked of the leader.
+#[derive(Clone)]
+enum Question {
+    /// To have a proposal done.
+    Propose { proposal: Box<Proposal>, encoded: Bytes, within: Duration, fence: Duration },
+    /// Up to where a read must have applied.
+    ReadIndex,
+    /// What it knows of the members.
+    Observe,
+    /// To hand over.
+    Transfer(Option<NodeId>),
+}
+
+/// What the leader says.
+enum Answer {
+    Proposed(Result<Committed, Refused>),
+    Index(u64),
+    Observation(Observation),
+    Transferred(Result<NodeId, String>),
+}
+
 /// What became of one attempt.
-enum Tried<T> {
+enum Tried {
     /// Answered.
-    Done(T),
+    Done(Answer),
     /// The one who was asked does not lead, or could not be reached. Nothing happened there.
     Elsewhere,
     /// It was asked, and did not answer.
@@ -79,14 +101,11 @@ impl Node {
         while Instant::now() < deadline {
             let within = deadline - Instant::now();
             let fence = if done.is_some() { within } else { fence };
-            let here = || self.lead_propose(proposal.clone(), encoded.len(), within, fence).boxed();
-            let there = |client| propose_there(client, encoded.clone(), within, fence).boxed();
-            let answer = match self.ask(deadline + fence, here, there).await {
-                Tried::Done(answer) => answer,
-                Tried::Elsewhere => {
-                    self.pause(deadline).await;
-                    continue;
-                }
+            let question =
+                Question::Propose { proposal: Box::new(proposal.clone()), encoded: encoded.clone(), within, fence };
+            let answer = match self.ask(deadline + fence, question).await {
+                Tried::Done(Answer::Proposed(answer)) => answer,
+                Tried::Done(_) | Tried::Elsewhere => Err(Refused::NotLeader),
                 Tried::Lost => Err(Refused::Unknown),
             };
             match answer {
@@ -126,20 +145,9 @@ impl Node {
     /// See [`crate::Handle::read`].
     pub(crate) async fn read(&self) -> Result<Arc<View>, ReadError> {
         let deadline = Instant::now() + self.timing.read;
-        let index = self
-            .ask_until(
-                deadline,
-                || self.lead_read_index().boxed(),
-                |mut client| {
-                    Box::pin(async move {
-                        let reply = client.read_index(ReadIndexRequest {}).await?.into_inner();
-                        self.hint(reply.not_leader, reply.leader, &reply.leader_address);
-                        Ok((!reply.not_leader).then_some(reply.index))
-                    })
-                },
-            )
-            .await
-            .ok_or_else(|| self.why_no_answer())?;
+        let Some(Answer::Index(index)) = self.ask_until(deadline, Question::ReadIndex).await else {
+            return Err(self.why_no_answer());
+        };
         let mut applied = self.watch_applied();
         let caught_up = applied.wait_for(|applied| applied.index() >= index);
         match tokio::time::timeout_at(deadline, caught_up).await {
@@ -152,60 +160,20 @@ impl Node {
     /// See [`crate::Handle::observe`].
     pub(crate) async fn observe(&self) -> Result<Observation, ReadError> {
         let deadline = Instant::now() + self.timing.read;
-        self.ask_until(
-            deadline,
-            || Box::pin(async { self.lead_observe() }),
-            |mut client| {
-                Box::pin(async move {
-                    let reply = client.observe(ObserveRequest {}).await?.into_inner();
-                    self.hint(reply.not_leader, reply.leader, &reply.leader_address);
-                    Ok((!reply.not_leader).then(|| Observation {
-                        leader: reply.leader,
-                        term: reply.term,
-                        last_index: reply.last_index,
-                        at: At { tick: Tick(reply.tick_us), wall: Wall(reply.wall_ms) },
-                        members: reply.members.into_iter().map(Into::into).collect(),
-                    }))
-                })
-            },
-        )
-        .await
-        .ok_or_else(|| self.why_no_answer())
+        match self.ask_until(deadline, Question::Observe).await {
+            Some(Answer::Observation(observation)) => Ok(observation),
+            _ => Err(self.why_no_answer()),
+        }
     }
 
     /// See [`crate::Handle::transfer_leader`].
     pub(crate) async fn transfer_leader(&self, to: Option<NodeId>) -> Result<NodeId, TransferError> {
         let deadline = Instant::now() + self.timing.propose;
-        let asked = self
-            .ask_until(
-                deadline,
-                || {
-                    Box::pin(async move {
-                        match self.lead_transfer(to).await {
-                            Ok(leader) => Some(Ok(leader)),
-                            Err(Some(why)) => Some(Err(why)),
-                            Err(None) => None,
-                        }
-                    })
-                },
-                |mut client| {
-                    Box::pin(async move {
-                        let reply = client.transfer_to(TransferToRequest { to: to.unwrap_or(0) }).await?.into_inner();
-                        self.hint(reply.not_leader, reply.leader, &reply.leader_address);
-                        Ok(match (reply.not_leader, reply.refused) {
-                            (true, _) => None,
-                            (false, why) if why.is_empty() => Some(Ok(reply.leader)),
-                            (false, why) => Some(Err(why)),
-                        })
-                    })
-                },
-            )
-            .await;
-        match asked {
-            Some(Ok(leader)) => Ok(leader),
-            Some(Err(why)) => Err(TransferError::Refused(why)),
-            None if self.is_stopping() => Err(TransferError::Stopped),
-            None => Err(TransferError::NoLeader),
+        match self.ask_until(deadline, Question::Transfer(to)).await {
+            Some(Answer::Transferred(Ok(leader))) => Ok(leader),
+            Some(Answer::Transferred(Err(why))) => Err(TransferError::Refused(why)),
+            _ if self.is_stopping() => Err(TransferError::Stopped),
+            _ => Err(TransferError::NoLeader),
         }
     }
 
@@ -214,14 +182,9 @@ impl Node {
     }
 
     /// Asks until there is an answer: for questions that do no harm when they are asked twice.
-    async fn ask_until<'a, T>(
-        &'a self,
-        deadline: Instant,
-        here: impl Fn() -> BoxFuture<'a, Option<T>>,
-        there: impl Fn(LeaderClient<Channel>) -> BoxFuture<'a, Result<Option<T>, Status>>,
-    ) -> Option<T> {
+    async fn ask_until(&self, deadline: Instant, question: Question) -> Option<Answer> {
         while Instant::now() < deadline && !self.is_stopping() {
-            if let Tried::Done(Some(answer)) = self.ask(deadline, &here, &there).await {
+            if let Tried::Done(answer) = self.ask(deadline, question.clone()).await {
                 return Some(answer);
             }
             self.pause(deadline).await;
@@ -229,18 +192,13 @@ impl Node {
         None
     }
 
-    /// Asks whoever leads now, once; gives up when somebody else leads. Cannot be cancelled into doing anything twice.
-    async fn ask<'a, T>(
-        &'a self,
-        deadline: Instant,
-        here: impl FnOnce() -> BoxFuture<'a, T>,
-        there: impl FnOnce(LeaderClient<Channel>) -> BoxFuture<'a, Result<T, Status>>,
-    ) -> Tried<T> {
+    /// Asks whoever leads now, once; gives up when somebody else leads.
+    async fn ask(&self, deadline: Instant, question: Question) -> Tried {
         let mut standing = self.watch_standing();
         let Some(leader) = standing.borrow_and_update().leader else { return Tried::Elsewhere };
         if leader == self.id {
             // Ends by itself: the leader's own work is bounded, and it knows best when its time is over.
-            return Tried::Done(here().await);
+            return self.ask_here(question).await.map_or(Tried::Elsewhere, Tried::Done);
         }
         let link = match self.peers.link(leader).await {
             Ok(link) => link,
@@ -252,21 +210,26 @@ impl Node {
         let client = LeaderClient::new(link.channel.clone())
             .max_decoding_message_size(crate::adapt::network::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(crate::adapt::network::MESSAGE_BYTES_MAX);
-        let another = standing.wait_for(|now| now.leader.is_some_and(|now| now != leader) || now.failed.is_some());
+        let another = async {
+            let moved = |now: &Arc<Standing>| now.leader.is_some_and(|now| now != leader) || now.failed.is_some();
+            // An error means that raft has ended here: then nobody leads, as far as this node can know.
+            let _: Result<_, _> = standing.wait_for(moved).await.map(drop);
+        };
         tokio::select! {
-            answer = there(client) => match answer {
-                Ok(answer) => Tried::Done(answer),
+            answer = self.ask_there(client, question) => match answer {
+                Ok(Some(answer)) => Tried::Done(answer),
+                Ok(None) => Tried::Elsewhere,
                 Err(status) if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) => {
                     tracing::warn!(leader, why = status.message(), "the leader refuses this node");
                     Tried::Elsewhere
                 }
                 Err(status) => {
                     tracing::debug!(leader, code = ?status.code(), why = status.message(), "no answer");
-                    self.peers.complain(&link);
+                    self.peers.blame(&link, &status);
                     Tried::Lost
                 }
             },
-            _ = another => Tried::Lost,
+            () = another => Tried::Lost,
             () = tokio::time::sleep_until(deadline + GRACE) => Tried::Lost,
         }
     }
@@ -276,34 +239,91 @@ impl Node {
         let mut standing = self.watch_standing();
         let until = deadline.min(Instant::now() + PAUSE);
         let leader = standing.borrow_and_update().leader;
-        let another = standing.wait_for(|now| now.leader.is_some() && now.leader != leader);
-        let has_ended = matches!(tokio::time::timeout_at(until, another).await, Ok(Err(_)));
-        if has_ended {
-            // Raft has ended here: nobody will ever lead, as far as this node can know.
-            tokio::time::sleep_until(until).await;
+        let another = async {
+            let found = standing.wait_for(|now| now.leader.is_some() && now.leader != leader).await.is_ok();
+            if !found {
+                // Raft has ended here: nobody will ever lead, as far as this node can know.
+                std::future::pending::<()>().await;
+            }
+        };
+        // Either way there is something new to try.
+        let _: Result<_, _> = tokio::time::timeout_at(until, another).await;
+    }
+
+    /// Asks this node itself; `None` if it does not lead.
+    async fn ask_here(&self, question: Question) -> Option<Answer> {
+        match question {
+            Question::Propose { proposal, encoded, within, fence } => {
+                Some(Answer::Proposed(self.lead_propose(*proposal, encoded.len(), within, fence).await))
+            }
+            Question::ReadIndex => self.lead_read_index().await.map(Answer::Index),
+            Question::Observe => self.lead_observe().map(Answer::Observation),
+            Question::Transfer(to) => match self.lead_transfer(to).await {
+                Ok(leader) => Some(Answer::Transferred(Ok(leader))),
+                Err(Some(why)) => Some(Answer::Transferred(Err(why))),
+                Err(None) => None,
+            },
         }
     }
 
-    /// Notes where the leader is, as one who does not lead has said.
-    fn hint(&self, not_leader: bool, leader: NodeId, address: &str) {
+    /// Asks another node; `None` if it does not lead.
+    async fn ask_there(&self, mut client: LeaderClient<Channel>, question: Question) -> Result<Option<Answer>, Status> {
+        match question {
+            Question::Propose { encoded, within, fence, .. } => {
+                let (timeout_ms, fence_timeout_ms) = (millis(within), millis(fence));
+                let request = ProposeRequest { proposal: encoded, timeout_ms, fence_timeout_ms };
+                let reply = client.propose(request).await?.into_inner();
+                if self.leads_not(reply.not_leader, reply.leader, &reply.leader_address) {
+                    return Ok(None);
+                }
+                Ok(Some(Answer::Proposed(proposed(&reply)?)))
+            }
+            Question::ReadIndex => {
+                let reply = client.read_index(ReadIndexRequest {}).await?.into_inner();
+                if self.leads_not(reply.not_leader, reply.leader, &reply.leader_address) {
+                    return Ok(None);
+                }
+                Ok(Some(Answer::Index(reply.index)))
+            }
+            Question::Observe => {
+                let reply = client.observe(ObserveRequest {}).await?.into_inner();
+                if self.leads_not(reply.not_leader, reply.leader, &reply.leader_address) {
+                    return Ok(None);
+                }
+                Ok(Some(Answer::Observation(Observation {
+                    leader: reply.leader,
+                    term: reply.term,
+                    last_index: reply.last_index,
+                    at: At { tick: Tick(reply.tick_us), wall: Wall(reply.wall_ms) },
+                    settled: reply.settled,
+                    members: reply.members.into_iter().map(Into::into).collect(),
+                })))
+            }
+            Question::Transfer(to) => {
+                let reply = client.transfer_to(TransferToRequest { to: to.unwrap_or(0) }).await?.into_inner();
+                if self.leads_not(reply.not_leader, reply.leader, &reply.leader_address) {
+                    return Ok(None);
+                }
+                let refused = Some(reply.refused).filter(|why| !why.is_empty());
+                Ok(Some(Answer::Transferred(refused.map_or(Ok(reply.leader), Err))))
+            }
+        }
+    }
+
+    /// Notes where the leader is, if one who does not lead has said so.
+    fn leads_not(&self, not_leader: bool, leader: NodeId, address: &str) -> bool {
         if not_leader {
             self.peers.tell(leader, address.to_owned());
         }
+        not_leader
     }
 }
 
-async fn propose_there(
-    mut client: LeaderClient<Channel>,
-    proposal: bytes::Bytes,
-    within: Duration,
-    fence: Duration,
-) -> Result<Result<Committed, Refused>, Status> {
-    let ms = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-    let request = ProposeRequest { proposal, timeout_ms: ms(within), fence_timeout_ms: ms(fence) };
-    let reply: ProposeReply = client.propose(request).await?.into_inner();
-    if reply.not_leader {
-        return Ok(Err(Refused::NotLeader));
-    }
+fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn proposed(reply: &ProposeReply) -> Result<Result<Committed, Refused>, Status> {
     match reply.declined() {
         peer::Declined::Unspecified => {}
         peer::Declined::Overloaded => return Ok(Err(Refused::Overloaded)),

@@ -263,3 +263,24 @@ impl Handle {
         Ok(Self { node: Node::start(start).await? })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Callers spawn these.
+    #[test]
+    fn futures_can_move_between_threads() {
+        fn is_send<T: Send>(_: impl FnOnce(Handle) -> T) {}
+        is_send(|handle| async move { handle.read().await });
+        is_send(|handle| async move { handle.observe().await });
+        is_send(|handle| async move { handle.snapshot().await });
+        is_send(|handle| async move { handle.transfer_leader(None).await });
+        is_send(|handle| async move { handle.failed().await });
+        is_send(|handle| async move { handle.stop().await });
+        is_send(|handle| async move {
+            let request = RequestId { issued: machine::Wall(0), random: 0 };
+            handle.propose(request, Actor::Bootstrap, Command::Nothing, Fence::None).await
+        });
+    }
+}

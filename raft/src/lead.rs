@@ -109,7 +109,14 @@ impl Node {
         let nodes: BTreeSet<NodeId> = view.registry.members.keys().chain(standing.peers.keys()).copied().collect();
         let voter = |node: &NodeId| standing.voters.contains(node);
         let members = nodes.iter().map(|node| observe(&tenure, *node, voter(node), at)).collect();
-        Some(Observation { leader: self.id, term: standing.term, last_index: standing.last_index, at, members })
+        Some(Observation {
+            leader: self.id,
+            term: standing.term,
+            last_index: standing.last_index,
+            at,
+            settled: standing.settled && !standing.joint,
+            members,
+        })
     }
 
     /// Hands leadership over and waits until another leads. `Err(None)` where this node does not lead, else why not.

@@ -39,7 +39,9 @@ struct Sight {
     voters: BTreeSet<NodeId>,
     /// Whom raft knows at all.
     known: BTreeSet<NodeId>,
-    /// One set of voters, committed.
+    /// Two sets of voters, one about to replace the other.
+    joint: bool,
+    /// Raft's membership is committed.
     settled: bool,
     /// How many log entries each of raft's nodes lacks.
     behind: BTreeMap<NodeId, u64>,
@@ -58,8 +60,10 @@ enum Step {
     Settle,
     /// Let a newcomer follow.
     Follow(NodeId),
-    /// Make these the voters, and let go of those.
-    Vote { voters: BTreeSet<NodeId>, let_go: BTreeSet<NodeId> },
+    /// Make these the voters.
+    Vote(BTreeSet<NodeId>),
+    /// Let go of these, who have no vote any more.
+    LetGo(BTreeSet<NodeId>),
     /// This leader is not to vote any more: another must lead first.
     HandOver(NodeId),
     /// Propose, in the name of the node.
@@ -132,6 +136,7 @@ fn sight(node: &Node, tenure: &Tenure) -> Sight {
         forget_ms: u64::try_from(node.timing.forget.as_millis()).unwrap_or(u64::MAX),
         voters: standing.voters.clone(),
         known: standing.peers.keys().copied().collect(),
+        joint: standing.joint,
         settled: standing.settled,
         behind: behind.collect(),
         reachable,
@@ -164,11 +169,11 @@ fn differs(registry: &Registry, id: NodeId, spec: &MemberSpec) -> bool {
 
 /// The next step, if any.
 fn plan(sight: &Sight) -> Option<Step> {
-    // Before the first entry there is nothing to follow.
-    if !sight.wanted.contains_key(&sight.me) {
+    // Before the first entry there is nothing to follow; and one change at a time.
+    if !sight.wanted.contains_key(&sight.me) || !sight.settled {
         return None;
     }
-    if !sight.settled {
+    if sight.joint {
         return Some(Step::Settle);
     }
     if let Some((id, spec)) = sight.respecified.first() {
@@ -185,12 +190,7 @@ fn plan(sight: &Sight) -> Option<Step> {
 /// Who shall vote, and who shall be let go.
 fn voters(sight: &Sight) -> Option<Step> {
     let eligible = |id: &NodeId| sight.wanted.get(id) == Some(&Standing::Eligible);
-    let let_go: BTreeSet<NodeId> = sight
-        .known
-        .iter()
-        .copied()
-        .filter(|id| sight.wanted.get(id).is_none_or(|is| *is == Standing::Leaving))
-        .collect();
+    let leaves = |id: &NodeId| sight.wanted.get(id).is_none_or(|is| *is == Standing::Leaving);
 
     let mut keep: Vec<NodeId> = sight.voters.iter().copied().filter(eligible).collect();
     keep.sort_by_key(|id| (*id != sight.me, !sight.reachable.contains(id), *id));
@@ -201,37 +201,36 @@ fn voters(sight: &Sight) -> Option<Step> {
     let fresh = sight.known.iter().copied().filter(|id| !sight.voters.contains(id) && ready(id));
     let room = sight.voters_wanted.saturating_sub(keep.len());
     let voters: BTreeSet<NodeId> = keep.into_iter().chain(fresh.take(room)).collect();
-    if voters == sight.voters && let_go.is_empty() {
-        return None;
-    }
 
+    if voters == sight.voters {
+        let let_go: BTreeSet<_> =
+            sight.known.iter().copied().filter(|id| leaves(id) && !sight.voters.contains(id)).collect();
+        return (!let_go.is_empty()).then_some(Step::LetGo(let_go));
+    }
     if voters.is_empty() {
         return Some(Step::Hold("no eligible voter would be left: promote or add a node first"));
     }
-    if !voters.contains(&sight.me) {
-        let heir = voters.iter().copied().find(|id| sight.voters.contains(id) && ready(id));
-        if let Some(heir) = heir {
-            return Some(Step::HandOver(heir));
-        }
-        // The heir must get a vote before this leader can hand over to it.
-        let with_me: BTreeSet<NodeId> = voters.iter().copied().chain([sight.me]).collect();
-        if with_me == sight.voters {
-            return Some(Step::Hold("no other voter is up to date and can take the lead"));
-        }
-        let mut let_go = let_go;
-        let_go.remove(&sight.me);
-        return Some(change(sight, with_me, let_go));
+    if voters.contains(&sight.me) {
+        return Some(change(sight, voters));
     }
-    Some(change(sight, voters, let_go))
+    if let Some(heir) = voters.iter().copied().find(|id| sight.voters.contains(id) && ready(id)) {
+        return Some(Step::HandOver(heir));
+    }
+    // The heir must get a vote before this leader can hand over to it.
+    let with_me: BTreeSet<NodeId> = voters.into_iter().chain([sight.me]).collect();
+    if with_me == sight.voters {
+        return Some(Step::Hold("no other voter is up to date and can take the lead"));
+    }
+    Some(change(sight, with_me))
 }
 
 /// The change, unless fewer than a majority of the voters after it are heard of.
-fn change(sight: &Sight, voters: BTreeSet<NodeId>, let_go: BTreeSet<NodeId>) -> Step {
+fn change(sight: &Sight, voters: BTreeSet<NodeId>) -> Step {
     let heard = voters.intersection(&sight.reachable).count();
-    if voters != sight.voters && heard * 2 <= voters.len() {
+    if heard * 2 <= voters.len() {
         return Step::Hold("a removal waits: too few of the voters that would be left are reachable");
     }
-    Step::Vote { voters, let_go }
+    Step::Vote(voters)
 }
 
 /// A member on its way out that can do no harm any more.
@@ -264,7 +263,8 @@ async fn take(node: &Node, tenure: &Tenure, sight: &Sight, step: Step) -> Result
             let address = sight.addresses.get(&id).cloned().unwrap_or_default();
             node.engine.add_learner(id, address).await
         }
-        Step::Vote { voters, let_go } => node.engine.set_voters(voters, let_go).await,
+        Step::Vote(voters) => node.engine.set_voters(voters).await,
+        Step::LetGo(learners) => node.engine.let_go(learners).await,
         Step::HandOver(heir) => {
             let handed = node.lead_transfer(Some(heir)).await;
             handed.map(drop).map_err(|why| ChangeError(why.unwrap_or_else(|| "this node leads no more".to_owned())))
@@ -316,8 +316,8 @@ mod tests {
         sight.silent_ms.insert(id, 0);
     }
 
-    fn vote(voters: impl IntoIterator<Item = NodeId>, let_go: impl IntoIterator<Item = NodeId>) -> Option<Step> {
-        Some(Step::Vote { voters: voters.into_iter().collect(), let_go: let_go.into_iter().collect() })
+    fn vote(voters: impl IntoIterator<Item = NodeId>) -> Option<Step> {
+        Some(Step::Vote(voters.into_iter().collect()))
     }
 
     #[test]
@@ -337,7 +337,7 @@ mod tests {
         sight.reachable.remove(&3);
         assert_eq!(plan(&sight), None);
         sight.reachable.insert(3);
-        assert_eq!(plan(&sight), vote([1, 2, 3], []));
+        assert_eq!(plan(&sight), vote([1, 2, 3]));
     }
 
     #[test]
@@ -346,14 +346,15 @@ mod tests {
         newcomer(&mut sight, 4, Standing::Eligible);
         assert_eq!(plan(&sight), None);
         sight.wanted.insert(3, Standing::Learner);
-        assert_eq!(plan(&sight), vote([1, 2, 4], []), "demoted, and the fourth steps in");
+        assert_eq!(plan(&sight), vote([1, 2, 4]), "demoted, and the fourth steps in");
         sight.wanted.insert(4, Standing::Learner);
-        assert_eq!(plan(&sight), vote([1, 2], []));
+        assert_eq!(plan(&sight), vote([1, 2]));
     }
 
     #[test]
     fn a_half_done_change_is_ended_first() {
-        assert_eq!(plan(&Sight { settled: false, ..three() }), Some(Step::Settle));
+        assert_eq!(plan(&Sight { joint: true, ..three() }), Some(Step::Settle));
+        assert_eq!(plan(&Sight { joint: true, settled: false, ..three() }), None, "it is on its way");
     }
 
     #[test]
@@ -361,8 +362,9 @@ mod tests {
         let mut sight = three();
         newcomer(&mut sight, 4, Standing::Eligible);
         sight.wanted.insert(2, Standing::Leaving);
-        assert_eq!(plan(&sight), vote([1, 3, 4], [2]));
+        assert_eq!(plan(&sight), vote([1, 3, 4]));
         sight.voters = [1, 3, 4].into();
+        assert_eq!(plan(&sight), Some(Step::LetGo([2].into())));
         sight.known.remove(&2);
         assert_eq!(plan(&sight), None, "it may still serve");
         sight.silent_ms.insert(2, 10_000);
@@ -389,7 +391,7 @@ mod tests {
         sight.wanted = BTreeMap::from([(1, Standing::Leaving)]);
         assert!(matches!(plan(&sight), Some(Step::Hold(_))));
         newcomer(&mut sight, 2, Standing::Eligible);
-        assert_eq!(plan(&sight), vote([1, 2], []), "it gets a vote, and then the lead");
+        assert_eq!(plan(&sight), vote([1, 2]), "it gets a vote, and then the lead");
         sight.voters.insert(2);
         assert_eq!(plan(&sight), Some(Step::HandOver(2)));
     }
@@ -402,20 +404,20 @@ mod tests {
         assert!(matches!(plan(&sight), Some(Step::Hold(_))), "1 and 3 would be left, and 3 is not heard of");
         sight.wanted.insert(2, Standing::Eligible);
         sight.wanted.insert(3, Standing::Leaving);
-        assert_eq!(plan(&sight), vote([1, 2], [3]), "the one that is gone can go");
+        assert_eq!(plan(&sight), vote([1, 2]), "the one that is gone can go");
     }
 
     #[test]
     fn fewer_voters_wanted_keeps_the_leader_and_those_that_are_heard_of() {
         let mut sight = Sight { voters_wanted: 1, ..three() };
-        assert_eq!(plan(&sight), vote([1], []));
+        assert_eq!(plan(&sight), vote([1]));
         for id in [4, 5] {
             newcomer(&mut sight, id, Standing::Eligible);
         }
         sight.voters = [1, 2, 3, 4, 5].into();
         sight.voters_wanted = 3;
         sight.reachable.remove(&2);
-        assert_eq!(plan(&sight), vote([1, 3, 4], []));
+        assert_eq!(plan(&sight), vote([1, 3, 4]));
     }
 
     #[test]

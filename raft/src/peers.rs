@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::Instant;
-use tonic::transport::Channel;
+use tonic::{Code, Status, transport::Channel};
 
 /// After a failed dial the next is refused for so long, twice as long each time.
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
@@ -108,7 +108,20 @@ impl Peers {
         Ok(Link { channel: dialed?, node, number })
     }
 
-    /// A call over this channel has failed in a way that a new channel may cure.
+    /// A call over this channel has failed. If that was not the peer's own answer, a new channel may cure it.
+    pub(crate) fn blame(&self, link: &Link, status: &Status) {
+        use Code::{
+            DataLoss, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted,
+            Unauthenticated,
+        };
+        match status.code() {
+            DataLoss | FailedPrecondition | InvalidArgument | NotFound | PermissionDenied | ResourceExhausted
+            | Unauthenticated => {}
+            _ => self.complain(link),
+        }
+    }
+
+    /// The peer does not answer over this channel.
     pub(crate) fn complain(&self, link: &Link) {
         let mut inner = self.lock();
         if let Some(line) = inner.lines.get_mut(&link.node).filter(|line| line.number == link.number) {

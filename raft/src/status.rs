@@ -72,6 +72,8 @@ pub struct Observation {
     pub last_index: u64,
     /// The cluster's time.
     pub at: At,
+    /// Whether no change of voters is under way: while one is, a majority of the old voters and one of the new are needed.
+    pub settled: bool,
     /// Members and raft's own members, by number.
     pub members: Vec<Observed>,
 }

@@ -61,7 +61,9 @@ pub(crate) struct Standing {
     pub(crate) voters: BTreeSet<NodeId>,
     /// Everybody in raft's membership, and where.
     pub(crate) peers: BTreeMap<NodeId, String>,
-    /// One set of voters, and it is committed.
+    /// Two sets of voters, one about to replace the other.
+    pub(crate) joint: bool,
+    /// The membership is committed.
     pub(crate) settled: bool,
     /// On a leader: up to where each peer's log is known to be the leader's.
     pub(crate) matched: BTreeMap<NodeId, u64>,
@@ -84,14 +86,14 @@ impl Standing {
             },
             term: metrics.current_term,
             leader: metrics.current_leader,
-            reign: leads.then(|| Reign { term: leader.term, node: leader.node_id }),
+            reign: leads.then_some(Reign { term: leader.term, node: leader.node_id }),
             last_index: metrics.last_log_index.unwrap_or(0),
             committed: index(&metrics.local_committed),
             snapshot: index(&metrics.snapshot),
             voters: membership.voter_ids().collect(),
             peers: membership.nodes().map(|(id, peer)| (*id, peer.address.clone())).collect(),
-            settled: membership.get_joint_config().len() == 1
-                && metrics.membership_config.log_id() == metrics.committed_membership_config.log_id(),
+            joint: membership.get_joint_config().len() > 1,
+            settled: metrics.membership_config.log_id() == metrics.committed_membership_config.log_id(),
             matched: metrics
                 .replication
                 .iter()
@@ -184,7 +186,10 @@ impl Engine {
         Box::pin(async move {
             match answer.await {
                 Ok(Ok(written)) => Ok(written.data),
-                Ok(Err(ClientWriteError::ForwardToLeader(_))) => Err(WriteError::NotLeader),
+                Ok(Err(ClientWriteError::ForwardToLeader(forward))) => {
+                    tracing::debug!(reason = ?forward.reason, leader = forward.leader_id, "not appended");
+                    Err(WriteError::NotLeader)
+                }
                 // Discarded from this log, and perhaps committed by the leader that came after.
                 _ => Err(WriteError::Unknown),
             }
@@ -206,18 +211,14 @@ impl Engine {
         changed(self.raft.add_learner(node, Peer { address }, false).await)
     }
 
-    /// Makes these the voters, and lets go of those nodes altogether. Also ends a change that a leader before this one
-    /// has left half done.
-    pub(crate) async fn set_voters(
-        &self,
-        voters: BTreeSet<NodeId>,
-        let_go: BTreeSet<NodeId>,
-    ) -> Result<(), ChangeError> {
-        let mut changes = vec![ChangeMembers::ReplaceAllVoters(voters)];
-        if !let_go.is_empty() {
-            changes.push(ChangeMembers::RemoveNodes(let_go));
-        }
-        changed(self.raft.change_membership(ChangeMembers::Batch(changes), true).await)
+    /// Makes these the voters. Who was one stays a learner.
+    pub(crate) async fn set_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
+        changed(self.raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), true).await)
+    }
+
+    /// Lets go of learners altogether.
+    pub(crate) async fn let_go(&self, learners: BTreeSet<NodeId>) -> Result<(), ChangeError> {
+        changed(self.raft.change_membership(ChangeMembers::RemoveNodes(learners), true).await)
     }
 
     /// Ends a change of voters that is half done.

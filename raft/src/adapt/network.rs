@@ -41,7 +41,7 @@ use std::{
 };
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, transport::Channel};
+use tonic::{Status, transport::Channel};
 
 /// The largest message of the peer protocol: one log entry is smaller, and no batch that is sent is larger unless it is
 /// one entry.
@@ -55,6 +55,9 @@ const PIECES_AHEAD: usize = 4;
 
 /// A snapshot of which no byte moves for so long is given up; taking it in (one piece, at the end) is within it too.
 const SNAPSHOT_STALL: Duration = Duration::from_secs(60);
+
+/// After a peer could not be reached, appends wait for so long.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(100);
 
 /// Makes the clients to all peers.
 pub(crate) struct Network {
@@ -218,11 +221,7 @@ fn pieces(
 
 /// What a failed call means for openraft. It waits a little longer before the next call to an unreachable peer.
 fn failure(peers: &Peers, link: &Link, status: &Status) -> Failure {
-    match status.code() {
-        // An answer of the peer itself: the channel is sound.
-        Code::FailedPrecondition | Code::PermissionDenied | Code::InvalidArgument | Code::DataLoss => {}
-        _ => peers.complain(link),
-    }
+    peers.blame(link, status);
     RPCError::Unreachable(Unreachable::from_string(format!("{:?}: {}", status.code(), status.message())))
 }
 
@@ -253,7 +252,14 @@ impl NetStreamAppend<TypeConfig> for Client {
                     None
                 }
             });
-            let (mut client, link) = self.link().await?;
+            let (mut client, link) = match self.link().await {
+                Ok(linked) => linked,
+                Err(error) => {
+                    // openraft's own pause begins only once it has handed out a request.
+                    tokio::time::sleep(UNREACHABLE_PAUSE).await;
+                    return Err(error);
+                }
+            };
             let answers = match tokio::time::timeout(self.stall, client.append(requests)).await {
                 Ok(Ok(answers)) => answers.into_inner(),
                 Ok(Err(status)) => return Err(failure(&self.peers, &link, &status)),

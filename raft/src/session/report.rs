@@ -128,9 +128,7 @@ async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
     let mut advice = match open.await {
         Ok(Ok(advice)) => advice.into_inner(),
         Ok(Err(status)) => {
-            if !matches!(status.code(), Code::NotFound | Code::PermissionDenied) {
-                node.peers.complain(&link);
-            }
+            node.peers.blame(&link, &status);
             return ended(&status);
         }
         Err(_) => {
@@ -161,7 +159,10 @@ async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
                     answered = true;
                 }
                 Ok(None) => return Ended::Broken("the leader has ended the session".to_owned()),
-                Err(status) => return ended(&status),
+                Err(status) => {
+                    node.peers.blame(&link, &status);
+                    return ended(&status);
+                }
             },
             _ = enforced.changed() => news = true,
             _ = spec.changed() => (news, moved) = (true, true),

@@ -100,7 +100,7 @@ impl leader_server::Leader for LeaderService {
     async fn session(&self, request: Request<Streaming<Report>>) -> Result<Response<Self::SessionStream>, Status> {
         let node = self.node()?;
         let proved = Proved::of(&request, node.callers)?;
-        let tenure = node.tenure().ok_or_else(|| Status::unavailable("this node does not lead"))?;
+        let tenure = node.tenure().ok_or_else(|| Status::failed_precondition("this node does not lead"))?;
         let session = Session { node: Arc::downgrade(&node), tenure, proved };
         let advice = stream::try_unfold((request.into_inner(), session), async |(mut reports, session)| {
             let Some(report) = session.next(&mut reports).await? else { return Ok(None) };
@@ -123,6 +123,7 @@ impl leader_server::Leader for LeaderService {
             last_index: observation.last_index,
             tick_us: observation.at.tick.0,
             wall_ms: observation.at.wall.0,
+            settled: observation.settled,
             members: observation.members.into_iter().map(Into::into).collect(),
             ..Default::default()
         }))
@@ -166,7 +167,7 @@ impl Session {
         };
         tokio::select! {
             report = reports.message() => report,
-            () = over => Err(Status::unavailable("this node leads no more")),
+            () = over => Err(Status::failed_precondition("this node leads no more")),
         }
     }
 

@@ -294,7 +294,7 @@ impl Cluster {
             let observed = self.anybody().observe().await.ok()?;
             let votes = observed.members.iter().filter(|member| member.voter).count();
             let heard = observed.members.iter().all(|member| member.reachable);
-            (votes == voters && heard).then_some(())
+            (votes == voters && heard && observed.settled).then_some(())
         })
         .await;
     }
