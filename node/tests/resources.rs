@@ -1,7 +1,12 @@
 //! Resource files as operators write them, and what is said about them: each `.yaml` of `tests/resource_files` has its
 //! `.expected` beside it. `UPDATE_EXPECTED=1` writes them anew; read the difference before you commit it.
 
-use machine::{Name, Registry, consumer::Consumer, resource::Change, resource::Document};
+use machine::{
+    Name, Registry, Tick,
+    bucket::Limit,
+    consumer::Consumer,
+    resource::{Change, Document, Kind},
+};
 use quorate::resource::{self, Noun};
 use std::{fmt::Write, fs, path::Path, sync::Arc};
 
@@ -29,6 +34,10 @@ fn apply(registry: &mut Registry, changes: &[Change]) {
             }
             Change::DeleteConsumer { name } => {
                 registry.consumers.remove(&name);
+            }
+            Change::PutLimit { name, bytes, rule } => {
+                registry.documents.insert((Kind::Limit, name.clone()), Document { bytes, revision });
+                registry.limits.insert(name, Limit { rule, generation: 1, changed: Tick(0) });
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     session::tenure::Tenure,
 };
 use futures::{StreamExt, future::BoxFuture, stream::FuturesOrdered};
-use machine::{Entry, Outcome, Proposal};
+use machine::{Entry, Outcome, Proposal, bucket::Terms};
 use std::{
     sync::{
         Arc,
@@ -33,6 +33,9 @@ const ENTRY_BYTES: usize = 1024 * 1024;
 
 /// The largest proposal, which then has an entry to itself: over what the state's own caps allow.
 pub(crate) const PROPOSAL_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// How long allowances last.
+const TERMS: Terms = Terms { ttl_us: 2_000_000, margin_us: 1_000 };
 
 /// How often a new leader that does not know the time looks whether it does now.
 const TIME_LOOK: Duration = Duration::from_millis(10);
@@ -184,7 +187,7 @@ async fn append(
     }
     metrics::histogram!("quorate_raft_entry_proposals").record(count(proposals.len()));
     // Stamped after the last proposal has arrived; entries are appended in the order of their stamps.
-    let entry = Entry { at: leads.time(&voters), proposals };
+    let entry = Entry { at: leads.time(&voters), terms: TERMS, proposals, acquires: Vec::new() };
     let began = Instant::now();
     let written = engine.write(leads.reign, entry).await;
     Some(Box::pin(async move {

@@ -141,6 +141,7 @@ impl From<Refusal> for Problem {
                 (Code::FailedPrecondition, "feature_level", "upgrade that node, or remove it, and try again")
             }
             Refusal::NeedsFeatureLevel { .. } => (Code::FailedPrecondition, "feature_level", ""),
+            Refusal::LimitWithoutRule { .. } => (Code::InvalidArgument, "limit_without_rule", ""),
             Refusal::AuthorityPhase => {
                 (Code::FailedPrecondition, "authority_phase", "`quoratectl ca status` shows where the rotation stands")
             }

@@ -14,6 +14,7 @@
 
 use machine::{
     Actor, Command, Entry, Name, Outcome, Proposal, Record, RecordKey, RequestId, State,
+    bucket::Terms,
     command::{Initialize, Precondition},
     consumer::ConsumerSpec,
     key::{ImportedKey, Key, KeyId, KeyOrigin, Secret, SecretHash},
@@ -49,8 +50,13 @@ impl Cluster {
         self.index += 1;
         let at = At { tick: Tick(self.index), wall: Wall(START + self.index) };
         let request = RequestId { issued: at.wall, random: u128::from(self.index) };
-        let entry = through_bytes(&Entry { at, proposals: vec![Proposal { request, actor, command }] });
-        for applied in self.state.apply_entry(self.index, &entry) {
+        let entry = through_bytes(&Entry {
+            at,
+            terms: Terms::default(),
+            proposals: vec![Proposal { request, actor, command }],
+            acquires: Vec::new(),
+        });
+        for applied in self.state.apply_entry(self.index, &entry).applied {
             assert!(!matches!(applied.outcome, Outcome::Refused(_)), "{applied:?}");
         }
     }

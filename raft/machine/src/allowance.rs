@@ -162,6 +162,11 @@ impl Buckets {
         (ids.len() == most).then(|| ids.last().cloned()).flatten()
     }
 
+    /// Forgets what a node asked for. What it still holds ends by itself.
+    pub(crate) fn forget(&mut self, node: NodeId) {
+        self.sessions.remove(&node);
+    }
+
     fn drop_if_absent(&mut self, id: &BucketId) {
         if self.buckets.get(id).is_some_and(|bucket| bucket.is_absent()) {
             self.buckets.remove(id);
@@ -200,6 +205,10 @@ impl Buckets {
 
     /// Whether a request is new; then it is remembered.
     fn is_fresh(&mut self, acquire: &Acquire) -> bool {
+        // What wants nothing can be granted nothing twice.
+        if acquire.wants.is_empty() {
+            return false;
+        }
         let known = self.sessions.get(&acquire.node);
         let repeated = known
             .is_some_and(|session| session.incarnation == acquire.incarnation && acquire.request <= session.request);

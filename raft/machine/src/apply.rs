@@ -2,7 +2,9 @@
 //! a command does lives in the file of its noun.
 
 use crate::{
+    allowance::{Acquire, Answer},
     authority,
+    bucket::Terms,
     cap::SWEEP_PER_ENTRY_MAX,
     cluster,
     command::{Command, Proposal},
@@ -17,7 +19,7 @@ use crate::{
     registry::Registry,
     resource, settings,
     state::State,
-    time::{At, Wall},
+    time::At,
     token,
 };
 
@@ -75,11 +77,14 @@ fn admit(state: &mut State, proposal: &Proposal) -> Result<(), Refusal> {
 fn carry_out(state: &mut State, proposal: &Proposal) -> Result<Outcome, Refusal> {
     let mut registry = state.registry.clone();
     registry.revision = registry.revision.saturating_add(1);
-    match change(&mut registry, state.at.wall, &proposal.command)? {
+    match change(&mut registry, state.at, &proposal.command)? {
         Effect::Unchanged => Ok(Outcome::Done { revision: state.registry.revision }),
         Effect::Changed { subject, from_revision, admitted } => {
             let revision = registry.revision;
             state.registry = registry;
+            if let Command::ForgetMember { id } = &proposal.command {
+                state.buckets.forget(*id);
+            }
             state.record_change(proposal, &subject, from_revision);
             Ok(match admitted {
                 Some(id) => Outcome::Admitted { revision, id },
@@ -90,11 +95,12 @@ fn carry_out(state: &mut State, proposal: &Proposal) -> Result<Outcome, Refusal>
 }
 
 /// One line a command. `registry.revision` is already the one that the change makes.
-fn change(registry: &mut Registry, now: Wall, command: &Command) -> Result<Effect, Refusal> {
+fn change(registry: &mut Registry, at: At, command: &Command) -> Result<Effect, Refusal> {
+    let now = at.wall;
     match command {
         Command::Initialize(first) => cluster::initialize(registry, now, first),
         Command::ApplyResources { validated_against, changes } => {
-            resource::apply(registry, *validated_against, changes)
+            resource::apply(registry, at.tick, *validated_against, changes)
         }
         Command::SetConsumerEnabled { name, enabled, precondition } => {
             consumer::set_enabled(registry, name, *enabled, *precondition)
@@ -131,8 +137,36 @@ fn change(registry: &mut Registry, now: Wall, command: &Command) -> Result<Effec
 }
 
 impl State {
+    /// Serves the requests of nodes. What a node that is no member any more, or is on its way out, reports is booked:
+    /// it only gives back. It gets nothing.
+    pub(crate) fn acquire(&mut self, terms: Terms, acquires: &[Acquire]) -> Vec<Answer> {
+        if acquires.is_empty() {
+            return Vec::new();
+        }
+        let (at, registry) = (self.at, &self.registry);
+        let may_have = |acquire: &Acquire| {
+            acquire.wants.is_empty() || registry.members.get(&acquire.node).is_some_and(|member| !member.is_leaving())
+        };
+        if acquires.iter().all(may_have) {
+            return self.buckets.acquire(&registry.limits, at, terms, acquires);
+        }
+        let only_reports = |acquire: &Acquire| Acquire { wants: Vec::new(), ..acquire.clone() };
+        let acquires: Vec<Acquire> = acquires
+            .iter()
+            .map(|acquire| if may_have(acquire) { acquire.clone() } else { only_reports(acquire) })
+            .collect();
+        self.buckets.acquire(&registry.limits, at, terms, &acquires)
+    }
+
+    fn sweep_buckets(&mut self, terms: Terms) {
+        let after = self.swept.take();
+        let most = SWEEP_PER_ENTRY_MAX;
+        self.swept = self.buckets.sweep(&self.registry.limits, self.at, terms, after.as_ref(), most);
+    }
+
     /// Removes a bounded number of things that have ended. `before` is the time before the entry.
-    pub(crate) fn sweep(&mut self, before: At) {
+    pub(crate) fn sweep(&mut self, before: At, terms: Terms) {
+        self.sweep_buckets(terms);
         self.forget_requests(SWEEP_PER_ENTRY_MAX);
         self.trim_audit(SWEEP_PER_ENTRY_MAX);
         // Looking through all tokens costs more than the rest, so it happens once in a minute of cluster time.

@@ -7,6 +7,7 @@
 //! INVARIANT: `available + outstanding <= burst` after every step (watched by `tests/bucket.rs` and the simulation).
 
 use crate::{
+    cap::LIMIT_TOKENS_MAX,
     limit::{Quota, Rate, Rule},
     member::NodeId,
     time::{At, Tick, Wall},
@@ -59,7 +60,7 @@ pub struct Allowance {
 }
 
 /// How long allowances last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
     /// How long a holder may spend an allowance, in microseconds.
     pub ttl_us: u64,
@@ -162,6 +163,12 @@ impl Bucket {
         &self.rule
     }
 
+    /// Which definition of its limit that rule is.
+    #[must_use]
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Of a quota: where its present window ends.
     #[must_use]
     pub const fn window_end(&self) -> Wall {
@@ -178,6 +185,24 @@ impl Bucket {
     #[must_use]
     pub fn is_absent(&self) -> bool {
         self.allowances.is_empty() && self.level == u128::from(self.rule.burst()) * self.rule.parts()
+    }
+
+    /// Whether it could have become what it is; what was read from a file or came from another node may not. `next` is
+    /// the number that the next allowance gets.
+    #[must_use]
+    pub fn check(&self, next: AllowanceId) -> bool {
+        let granted = self.allowances.values().fold(0_u128, |sum, allowance| sum + u128::from(allowance.granted));
+        let held_right = self.allowances.iter().all(|(id, allowance)| {
+            let is_quota = matches!(self.rule, Rule::Quota(_));
+            *id < next && allowance.spent <= allowance.granted && (is_quota || !allowance.expired)
+        });
+        // A limit that was lowered has less than is out until that has come back.
+        let room = u128::from(self.rule.burst().saturating_sub(self.outstanding())) * self.rule.parts();
+        self.rule.check().is_ok()
+            && held_right
+            && granted <= u128::from(LIMIT_TOKENS_MAX) * 2
+            && self.level <= room
+            && self.allowances.values().filter(|allowance| allowance.expired).count() <= EXPIRED_MAX
     }
 
     /// Step 1. Credits the time that has passed, and takes over a changed limit.

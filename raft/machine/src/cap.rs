@@ -47,6 +47,26 @@ pub const REQUESTS_MAX: usize = 4_000_000;
 pub const REQUESTS_RESERVED: usize = 10_000;
 /// An ended join token is kept this long, so that who shows it learns that it ended.
 pub const JOIN_TOKEN_KEPT_MS: u64 = 24 * 60 * 60 * 1000;
+/// The most tokens of a limit's period, burst or quota, and how long a period may be. Together they keep every product
+/// within 128 bits: a full bucket has `burst·period` parts, 2.7·10^24, and taking it over to another period squares the
+/// period.
+pub const LIMIT_TOKENS_MAX: u64 = 1_000_000_000_000;
+/// See [`LIMIT_TOKENS_MAX`]; a month of 31 days.
+pub const LIMIT_PERIOD_MAX_US: u64 = 31 * 24 * 60 * 60 * 1_000_000;
+/// Buckets that are not full, of all limits: about what a node's memory bears beside its keys. When it is reached, a want
+/// for another one is answered as scarce for [`NO_ROOM_DUE_US`].
+pub const BUCKETS_MAX: usize = 4_000_000;
+/// When to ask again for a bucket that there is no room for.
+pub const NO_ROOM_DUE_US: u64 = 1_000_000;
+/// Wants of one request of a node: together with the next three it bounds the time that one takes. What goes over is not
+/// looked at, and asked again by the node.
+pub const WANTS_PER_ACQUIRE_MAX: usize = 16_384;
+/// Limits of one request; a want with more is not looked at.
+pub const PARTS_PER_WANT_MAX: usize = 8;
+/// Reports in one request of a node. They are cumulative: what goes over is said again.
+pub const REPORTS_PER_ACQUIRE_MAX: usize = 32_768;
+/// Bytes of a bucket's subject; a longer one is not looked at.
+pub const SUBJECT_BYTES_MAX: usize = 256;
 /// How many old audit entries or requests a new one pushes out: two, so that a backlog shrinks.
 pub const PUSHED_OUT_MAX: usize = 2;
 /// How many ended things (request ids, join tokens) one entry sweeps away, so that no entry is slow.

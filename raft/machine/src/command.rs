@@ -2,7 +2,9 @@
 //! variants and fields by position, so new commands are added at the end and a changed one is a new one.
 
 use crate::{
+    allowance::Acquire,
     authority::Phase,
+    bucket::Terms,
     key::{ImportedKey, KeyId, SecretHash},
     member::{MemberSpec, NodeId, Standing},
     name::Name,
@@ -16,13 +18,17 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 
-/// One log entry: proposals that the leader gathered, and the instant it stamped on them.
+/// One log entry: what the leader gathered, and the instant it stamped on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Stamped by the leader after the last proposal arrived.
+    /// Stamped by the leader after the last proposal and the last report arrived.
     pub at: At,
+    /// How long the allowances last that this entry grants.
+    pub terms: Terms,
     /// Applied in order, each on its own: one that is refused does not touch the others.
     pub proposals: Vec<Proposal>,
+    /// What nodes report and want of the limits: served together, after the proposals.
+    pub acquires: Vec<Acquire>,
 }
 
 /// One thing that somebody wants done.

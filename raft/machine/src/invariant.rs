@@ -4,9 +4,9 @@
 use crate::{
     authority::Phase,
     cap::{
-        AUDIT_ENTRIES_MAX, AUDIT_SUBJECT_BYTES_MAX, AUTHORITIES_MAX, CERTIFICATE_BYTES_MAX, CONSUMERS_MAX,
+        AUDIT_ENTRIES_MAX, AUDIT_SUBJECT_BYTES_MAX, AUTHORITIES_MAX, BUCKETS_MAX, CERTIFICATE_BYTES_MAX, CONSUMERS_MAX,
         DOCUMENT_BYTES_MAX, DOCUMENTS_PER_KIND_MAX, JOIN_TOKENS_MAX, KEYS_MAX, LABEL_BYTES_MAX, LABELS_MAX,
-        MEMBER_TEXT_BYTES_MAX, MEMBERS_MAX, OPERATORS_MAX, REQUEST_AHEAD_MAX_MS, REQUESTS_MAX,
+        MEMBER_TEXT_BYTES_MAX, MEMBERS_MAX, OPERATORS_MAX, REQUEST_AHEAD_MAX_MS, REQUESTS_MAX, SUBJECT_BYTES_MAX,
     },
     key::{Key, KeyOrigin},
     member::Standing,
@@ -27,6 +27,7 @@ pub fn check(state: &State) -> Result<(), String> {
 }
 
 /// A rule that does not hold.
+#[derive(Debug)]
 pub(crate) struct Broken {
     pub(crate) rule: &'static str,
     /// What it does not hold for.
@@ -54,7 +55,9 @@ pub(crate) fn find_broken(state: &State) -> Result<(), Broken> {
     members(registry)?;
     authorities_and_tokens(registry)?;
     audit(state)?;
-    requests(state)
+    requests(state)?;
+    limits(registry)?;
+    buckets(state)
 }
 
 fn rule(rule: &'static str, holds: bool, of: &dyn Debug) -> Result<(), Broken> {
@@ -202,4 +205,30 @@ fn requests(state: &State) -> Result<(), Broken> {
     let latest = state.at.wall.plus_ms(REQUEST_AHEAD_MAX_MS);
     let is_ahead = state.requests.get_max().is_some_and(|(request, _)| request.issued > latest);
     rule("no remembered request is far ahead of the cluster", !is_ahead, &"")
+}
+
+/// Every limit has its document and its rule.
+fn limits(registry: &Registry) -> Result<(), Broken> {
+    let documents = registry.documents_of(Kind::Limit).map(|(name, _)| name);
+    rule("every limit has a document and a rule", registry.limits.keys().eq(documents), &"")?;
+    registry.limits.iter().try_for_each(|(name, limit)| {
+        rule("a limit's rule is one", limit.rule.check().is_ok(), name)?;
+        let generation = (1..=registry.revision).contains(&limit.generation);
+        rule("each generation of a limit took a revision", generation, name)
+    })
+}
+
+/// A bucket whose limit is gone is swept away some entries later; until then it is sound by itself.
+fn buckets(state: &State) -> Result<(), Broken> {
+    let buckets = &state.buckets;
+    cap("there are not too many buckets", buckets.buckets.len(), BUCKETS_MAX)?;
+    rule("no allowance number is near its end", buckets.next_allowance < u64::MAX / 2, &buckets.next_allowance)?;
+    buckets.buckets.iter().try_for_each(|(id, bucket)| {
+        rule("a bucket's subject is not too long", id.subject.len() <= SUBJECT_BYTES_MAX, id)?;
+        rule("a bucket holds no more than its burst", bucket.check(buckets.next_allowance), id)?;
+        rule("a bucket is of a rule that there was", bucket.generation() <= state.registry.revision, id)
+    })?;
+    buckets.sessions.keys().try_for_each(|id| {
+        rule("only members are known to ask for allowances", state.registry.members.contains_key(id), id)
+    })
 }

@@ -41,7 +41,7 @@ pub use outcome::{Applied, Outcome, Refusal};
 pub use record::{Record, RecordKey};
 pub use registry::Registry;
 pub use request::RequestId;
-pub use state::State;
+pub use state::{Effects, State};
 pub use time::{At, Tick, Wall};
 pub use view::View;
 

@@ -1,7 +1,11 @@
 //! Limits: how much may be admitted, as integers. A rate is a token bucket; a quota is a number for each window of the
 //! UTC calendar. What a limit counts by (key, consumer, …) is the data plane's concern: here it is a bucket's subject.
 
-use crate::time::Wall;
+use crate::{
+    cap::{LIMIT_PERIOD_MAX_US, LIMIT_TOKENS_MAX},
+    outcome::{Field, Refusal},
+    time::Wall,
+};
 use serde::{Deserialize, Serialize};
 
 /// How much may be admitted for one bucket.
@@ -11,6 +15,23 @@ pub enum Rule {
     Rate(Rate),
     /// In every window at most `amount`.
     Quota(Quota),
+}
+
+impl Rule {
+    /// Refuses numbers that are none of a limit, or so large that the arithmetic of a bucket could overflow.
+    pub(crate) fn check(&self) -> Result<(), Refusal> {
+        let within = |what: Field, value: u64, max: u64| {
+            if (1..=max).contains(&value) { Ok(()) } else { Err(Refusal::OutOfBounds { what, max }) }
+        };
+        match self {
+            Self::Rate(Rate { tokens, period_us, burst }) => {
+                within(Field::LimitTokens, *tokens, LIMIT_TOKENS_MAX)?;
+                within(Field::LimitPeriod, *period_us, LIMIT_PERIOD_MAX_US)?;
+                within(Field::LimitBurst, *burst, LIMIT_TOKENS_MAX)
+            }
+            Self::Quota(Quota { amount, .. }) => within(Field::LimitAmount, *amount, LIMIT_TOKENS_MAX),
+        }
+    }
 }
 
 /// A token bucket.

@@ -151,6 +151,12 @@ pub enum Refusal {
         /// Which.
         id: NodeId,
     },
+    /// A limit is more than its document: its rule must come with it.
+    #[error("the limit {name} says neither a rate nor a quota")]
+    LimitWithoutRule {
+        /// Which.
+        name: Name,
+    },
 }
 
 impl Refusal {
@@ -223,6 +229,14 @@ pub enum Field {
     AuditEntries,
     /// The feature level.
     FeatureLevel,
+    /// How many tokens come in a period.
+    LimitTokens,
+    /// The period of a rate, in microseconds.
+    LimitPeriod,
+    /// The most that a rate saves up.
+    LimitBurst,
+    /// How many a quota allows in a window.
+    LimitAmount,
 }
 
 impl std::fmt::Display for Noun {
@@ -256,6 +270,10 @@ impl std::fmt::Display for Field {
             Self::Voters => "the number of voters (1, 3, 5 or 7)",
             Self::AuditEntries => "the number of audit entries",
             Self::FeatureLevel => "the feature level",
+            Self::LimitTokens => "the rate of a limit (at least 1)",
+            Self::LimitPeriod => "the period of a limit in microseconds (at least 1)",
+            Self::LimitBurst => "the burst of a limit (at least 1)",
+            Self::LimitAmount => "the quota of a limit (at least 1)",
         })
     }
 }

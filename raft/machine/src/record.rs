@@ -2,8 +2,10 @@
 //! a million keys is written record by record, and a checkpoint writes only the records that changed.
 
 use crate::{
+    allowance::{BucketId, Session},
     audit::AuditEntry,
     authority::Authority,
+    bucket::{AllowanceId, Bucket, Limit},
     consumer::Consumer,
     invariant,
     key::{Key, KeyId, KeyOrigin},
@@ -48,6 +50,14 @@ pub enum RecordKey {
     Audit(u64),
     /// A remembered request.
     Request(RequestId),
+    /// The rule of a limit.
+    Limit(Name),
+    /// A bucket.
+    Bucket(BucketId),
+    /// The last request of a node for allowances.
+    NodeSession(NodeId),
+    /// The one [`Record::Ledger`].
+    Ledger,
 }
 
 /// A record. Derived indexes are not stored: they follow from the records.
@@ -73,6 +83,14 @@ pub enum Record {
     Audit(Arc<AuditEntry>),
     /// A remembered request.
     Request(Remembered),
+    /// The rule of a limit.
+    Limit(Limit),
+    /// A bucket.
+    Bucket(Arc<Bucket>),
+    /// The last request of a node for allowances.
+    NodeSession(Session),
+    /// The scalars of the buckets: they change with each grant, the cluster's do not.
+    Ledger(LedgerRecord),
 }
 
 /// The scalars of the state.
@@ -98,6 +116,15 @@ pub struct ClusterRecord {
     pub next_audit: u64,
 }
 
+/// The scalars of the buckets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerRecord {
+    /// See [`crate::allowance::Buckets::next_allowance`].
+    pub next_allowance: AllowanceId,
+    /// See [`crate::State::swept`].
+    pub swept: Option<BucketId>,
+}
+
 /// Records that are not those of a state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the records do not make a state: {what}")]
@@ -120,6 +147,10 @@ impl State {
             .chain(registry.authorities.iter().map(authority))
             .chain(self.audit.iter().map(audit))
             .chain(self.requests.iter().map(request))
+            .chain(registry.limits.iter().map(limit))
+            .chain(self.buckets.buckets.iter().map(bucket))
+            .chain(self.buckets.sessions.iter().map(session))
+            .chain(std::iter::once((RecordKey::Ledger, Record::Ledger(self.ledger_record()))))
     }
 
     /// What has changed since `earlier`, in the order of keys: a record that is new or different, or `None` for one that
@@ -141,6 +172,13 @@ impl State {
         add_differences(&mut changes, &then.authorities, &now.authorities, authority);
         add_differences(&mut changes, &earlier.audit, &self.audit, audit);
         add_differences(&mut changes, &earlier.requests, &self.requests, request);
+        add_differences(&mut changes, &then.limits, &now.limits, limit);
+        add_differences(&mut changes, &earlier.buckets.buckets, &self.buckets.buckets, bucket);
+        add_differences(&mut changes, &earlier.buckets.sessions, &self.buckets.sessions, session);
+        let ledger = self.ledger_record();
+        if ledger != earlier.ledger_record() {
+            changes.push((RecordKey::Ledger, Some(Record::Ledger(ledger))));
+        }
         changes
     }
 
@@ -150,7 +188,7 @@ impl State {
     /// [`InvalidRecords`] if they are not the records of a state: hostile bytes end here, never in a panic.
     pub fn from_records(records: impl IntoIterator<Item = (RecordKey, Record)>) -> Result<Self, InvalidRecords> {
         let mut state = Self::default();
-        let mut has_cluster = false;
+        let (mut has_cluster, mut has_ledger) = (false, false);
         let mut scopes = BTreeMap::new();
         for (key, record) in records {
             let is_new = match (key, record) {
@@ -183,6 +221,16 @@ impl State {
                 }
                 (RecordKey::Audit(number), Record::Audit(it)) => state.audit.insert(number, it).is_none(),
                 (RecordKey::Request(id), Record::Request(it)) => state.requests.insert(id, it).is_none(),
+                (RecordKey::Limit(name), Record::Limit(it)) => state.registry.limits.insert(name, it).is_none(),
+                (RecordKey::Bucket(id), Record::Bucket(it)) => state.buckets.buckets.insert(id, it).is_none(),
+                (RecordKey::NodeSession(id), Record::NodeSession(it)) => {
+                    state.buckets.sessions.insert(id, it).is_none()
+                }
+                (RecordKey::Ledger, Record::Ledger(ledger)) => {
+                    state.buckets.next_allowance = ledger.next_allowance;
+                    state.swept = ledger.swept;
+                    !std::mem::replace(&mut has_ledger, true)
+                }
                 _ => return Err(InvalidRecords { what: "a record is not what its key says" }),
             };
             if !is_new {
@@ -191,6 +239,9 @@ impl State {
         }
         if !has_cluster {
             return Err(InvalidRecords { what: "the record of the cluster is missing" });
+        }
+        if !has_ledger {
+            return Err(InvalidRecords { what: "the record of the ledger is missing" });
         }
         match invariant::find_broken(&state) {
             Ok(()) => Ok(state),
@@ -211,6 +262,10 @@ impl State {
             next_member: registry.next_member,
             next_audit: self.next_audit,
         }
+    }
+
+    fn ledger_record(&self) -> LedgerRecord {
+        LedgerRecord { next_allowance: self.buckets.next_allowance, swept: self.swept.clone() }
     }
 
     fn set_cluster_record(&mut self, record: ClusterRecord) {
@@ -308,4 +363,16 @@ fn audit((number, entry): (&u64, &Arc<AuditEntry>)) -> (RecordKey, Record) {
 
 fn request((id, remembered): (&RequestId, &Remembered)) -> (RecordKey, Record) {
     (RecordKey::Request(*id), Record::Request(remembered.clone()))
+}
+
+fn limit((name, limit): (&Name, &Limit)) -> (RecordKey, Record) {
+    (RecordKey::Limit(name.clone()), Record::Limit(*limit))
+}
+
+fn bucket((id, bucket): (&BucketId, &Arc<Bucket>)) -> (RecordKey, Record) {
+    (RecordKey::Bucket(id.clone()), Record::Bucket(Arc::clone(bucket)))
+}
+
+fn session((id, session): (&NodeId, &Session)) -> (RecordKey, Record) {
+    (RecordKey::NodeSession(*id), Record::NodeSession(*session))
 }

@@ -3,6 +3,7 @@
 
 use crate::{
     authority::{Authority, Phase},
+    bucket::Limit,
     consumer::Consumer,
     key::{Key, KeyId, SecretHash},
     member::{Member, NodeId},
@@ -40,6 +41,8 @@ pub struct Registry {
     pub keys_by_hash: OrdMap<SecretHash, KeyId>,
     /// Documents.
     pub documents: OrdMap<(Kind, Name), Document>,
+    /// The rules of the limits, one for each document of a limit.
+    pub limits: OrdMap<Name, Limit>,
     /// Operators, revoked ones included.
     pub operators: OrdMap<Name, Arc<Operator>>,
     /// Operators by the hash of their certificate, revoked ones included.

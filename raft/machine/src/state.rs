@@ -1,6 +1,7 @@
 //! The whole replicated state: the registry, and what only `apply` needs.
 
 use crate::{
+    allowance::{Answer, BucketId, Buckets},
     audit::AuditEntry,
     command::{Entry, Proposal},
     outcome::Applied,
@@ -24,16 +25,31 @@ pub struct State {
     pub next_audit: u64,
     /// Requests of the last day, oldest first.
     pub requests: OrdMap<RequestId, Remembered>,
+    /// What is left of each limit, and who holds how much of it.
+    pub buckets: Buckets,
+    /// The bucket that was swept last; the next sweep goes on after it.
+    pub swept: Option<BucketId>,
+}
+
+/// What became of an entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    /// Of each proposal, in their order.
+    pub applied: Vec<Applied>,
+    /// To each acquire, in their order.
+    pub answers: Vec<Answer>,
 }
 
 impl State {
-    /// Applies one log entry: each proposal in order, then a bounded sweep of what has ended.
-    pub fn apply_entry(&mut self, index: u64, entry: &Entry) -> Vec<Applied> {
+    /// Applies one log entry: each proposal in order, then all acquires together, then a bounded sweep of what has
+    /// ended.
+    pub fn apply_entry(&mut self, index: u64, entry: &Entry) -> Effects {
         let before = self.at;
         let applied = entry.proposals.iter().map(|proposal| self.apply(index, entry.at, proposal)).collect();
         self.at = self.at.max(entry.at);
-        self.sweep(before);
-        applied
+        let answers = self.acquire(entry.terms, &entry.acquires);
+        self.sweep(before, entry.terms);
+        Effects { applied, answers }
     }
 
     /// Applies one proposal. Total and deterministic: it depends on nothing but the state and the arguments. Time never

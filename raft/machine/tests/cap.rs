@@ -8,7 +8,9 @@ mod first;
 
 use first::{START, first};
 use machine::{
-    Actor, Command, Entry, Name, Outcome, Proposal, Refusal, RequestId, State, cap,
+    Actor, Command, Entry, Name, Outcome, Proposal, Refusal, RequestId, State,
+    bucket::Terms,
+    cap,
     command::Precondition,
     consumer::ConsumerSpec,
     invariant,
@@ -201,7 +203,9 @@ fn audit_entries_of_one_log_entry() {
         Proposal { request, actor: Actor::Node(1), command }
     });
     let at = At { tick: Tick(0), wall: Wall(START) };
-    let applied = cluster.state.apply_entry(9, &Entry { at, proposals: proposals.collect() });
+    let proposals = proposals.collect();
+    let entry = Entry { at, terms: Terms::default(), proposals, acquires: Vec::new() };
+    let applied = cluster.state.apply_entry(9, &entry).applied;
     for (number, applied) in applied.iter().enumerate() {
         assert_eq!(matches!(applied.outcome, Outcome::Refused(_)), number % 10 == 0, "{number}: {applied:?}");
     }

@@ -79,6 +79,10 @@ fn bytes_stay_what_they_are() {
     frozen.check_variants("key_origin", &values::key_origins());
     frozen.check_variants("record_key", &values::record_keys());
     frozen.check_variants("record", &values::records());
+    frozen.check("record-quota_bucket", &values::quota_bucket());
+    frozen.check_variants("rule", &values::rules());
+    frozen.check_variants("window", &values::windows());
+    frozen.check("answer", &values::answer());
     for entry in fs::read_dir(&frozen.folder).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
         if name.ends_with(".hex") && !frozen.seen.contains(&name) {

@@ -77,7 +77,7 @@ proptest! {
                     prop_assert!(!matches!(outcome, Outcome::Refused(_)));
                 }
             }
-            state.apply_entry(index as u64, &Entry { at: entry.at, proposals: Vec::new() });
+            state.apply_entry(index as u64, &Entry { proposals: Vec::new(), ..entry.clone() });
             prop_assert_eq!(invariant::check(&state), Ok(()));
         }
     }
@@ -127,7 +127,7 @@ proptest! {
         let mut state = State::default();
         let mut first = BTreeMap::new();
         for (index, entry) in entries.iter().enumerate() {
-            let applied = state.apply_entry(index as u64, entry);
+            let applied = state.apply_entry(index as u64, entry).applied;
             for (proposal, applied) in entry.proposals.iter().zip(applied) {
                 let changed = !matches!(applied.outcome, Outcome::Refused(_)) && proposal.command != Command::Nothing;
                 if changed && applied.index == index as u64 {

@@ -76,8 +76,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 let outcomes = match &entry.payload {
                     EntryPayload::Blank => Vec::new(),
                     EntryPayload::Normal(gathered) => {
-                        let applied = self.state.apply_entry(id.index, &gathered.0);
-                        applied.into_iter().map(|applied| (applied.outcome, applied.index)).collect()
+                        let effects = self.state.apply_entry(id.index, &gathered.0);
+                        effects.applied.into_iter().map(|applied| (applied.outcome, applied.index)).collect()
                     }
                     EntryPayload::Membership(membership) => {
                         self.membership =

@@ -2,15 +2,18 @@
 
 use machine::{
     Actor, Command, Entry, Name, Outcome, Proposal, Record, RecordKey, Refusal, RequestId,
+    allowance::{Acquire, Answer, BucketId, Grant, Part, Scarce, Session, Want},
     audit::AuditEntry,
     authority::{Authority, Phase},
+    bucket::{Allowance, Bucket, Limit, Spent, Terms},
     command::{Initialize, Precondition},
     consumer::{Consumer, ConsumerSpec},
     key::{ImportedKey, Key, KeyId, KeyOrigin, Secret, SecretHash},
+    limit::{Quota, Rate, Rule, Window},
     member::{Member, MemberSpec, Standing},
     operator::{Operator, Role},
     outcome::{Field, Noun},
-    record::ClusterRecord,
+    record::{ClusterRecord, LedgerRecord},
     request::Remembered,
     resource::{Change, Document, Kind},
     settings::Settings,
@@ -58,7 +61,67 @@ fn spec() -> MemberSpec {
 
 pub(crate) fn entry() -> Entry {
     let of = |command| Proposal { request: request(), actor: Actor::Operator(name("root")), command };
-    Entry { at: at(), proposals: commands().into_iter().map(of).collect() }
+    let proposals = commands().into_iter().map(of).collect();
+    Entry { at: at(), terms: Terms { ttl_us: 2_000_001, margin_us: 1_001 }, proposals, acquires: vec![acquire()] }
+}
+
+fn bucket_id(limit: &str) -> BucketId {
+    BucketId { limit: name(limit), subject: b"acme".as_slice().into() }
+}
+
+fn acquire() -> Acquire {
+    let part = |limit, cost| Part { bucket: bucket_id(limit), cost };
+    Acquire {
+        node: 3,
+        incarnation: 0x0123_4567_89ab_cdef,
+        request: 301,
+        reports: vec![
+            (bucket_id("burst"), Spent { allowance: 70_001, spent: 302, close: false }),
+            (bucket_id("plan"), Spent { allowance: 70_002, spent: 303, close: true }),
+        ],
+        wants: vec![Want { parts: vec![part("burst", 2), part("plan", 3)], waiting: 4, ahead: 305 }],
+    }
+}
+
+fn rate() -> Rule {
+    Rule::Rate(Rate { tokens: 100, period_us: 1_000_000, burst: 200 })
+}
+
+pub(crate) fn rules() -> Vec<Rule> {
+    vec![rate(), Rule::Quota(Quota { amount: 10_000, window: Window::Day })]
+}
+
+pub(crate) fn windows() -> Vec<Window> {
+    vec![Window::Minute, Window::Hour, Window::Day, Window::Month]
+}
+
+/// What a node is answered.
+pub(crate) fn answer() -> Answer {
+    Answer {
+        grants: vec![Grant { bucket: bucket_id("burst"), allowance: 70_003, amount: 306, ttl_us: 2_000_002 }],
+        scarce: vec![Scarce { bucket: bucket_id("plan"), due_us: 307_000 }],
+    }
+}
+
+/// A bucket of a rule that has been changed, with something out.
+fn bucket(rule: Rule) -> Bucket {
+    let limit = Limit { rule, generation: 5, changed: Tick(1_000_000) };
+    let mut bucket = Bucket::full(&limit, at());
+    let allowance = Allowance {
+        node: 3,
+        incarnation: 0x0123_4567_89ab_cdef,
+        request: 301,
+        granted: 40,
+        spent: 0,
+        ttl_us: 2_000_001,
+        expires: Tick(3_234_568),
+        expired: false,
+    };
+    bucket.grant(70_001, allowance.clone());
+    bucket.grant(70_002, Allowance { node: 4, request: 302, granted: 30, ..allowance });
+    bucket.book(3, 0x0123_4567_89ab_cdef, Spent { allowance: 70_001, spent: 7, close: false });
+    bucket.refill(&limit, At { tick: Tick(1_235_678), ..at() });
+    bucket
 }
 
 pub(crate) fn actors() -> Vec<Actor> {
@@ -142,6 +205,7 @@ pub(crate) fn changes() -> Vec<Change> {
         Change::DeleteDocument { kind: Kind::Upstream, name: name("old") },
         Change::PutConsumer { name: name("acme"), spec },
         Change::DeleteConsumer { name: name("umbrella") },
+        Change::PutLimit { name: name("burst"), bytes: b"{\"per\":\"key\"}".as_slice().into(), rule: rate() },
     ]
 }
 
@@ -175,6 +239,7 @@ pub(crate) fn refusals() -> Vec<Refusal> {
         Refusal::AuthorityPhase,
         Refusal::MemberNotLeaving { id: 5 },
         Refusal::LastEligible { id: 6 },
+        Refusal::LimitWithoutRule { name: name("burst") },
     ]
 }
 
@@ -206,6 +271,10 @@ pub(crate) fn fields() -> Vec<Field> {
         Field::Voters,
         Field::AuditEntries,
         Field::FeatureLevel,
+        Field::LimitTokens,
+        Field::LimitPeriod,
+        Field::LimitBurst,
+        Field::LimitAmount,
     ]
 }
 
@@ -241,6 +310,10 @@ pub(crate) fn record_keys() -> Vec<RecordKey> {
         RecordKey::Authority([0xa0; 32]),
         RecordKey::Audit(70_000),
         RecordKey::Request(request()),
+        RecordKey::Limit(name("burst")),
+        RecordKey::Bucket(bucket_id("burst")),
+        RecordKey::NodeSession(300),
+        RecordKey::Ledger,
     ]
 }
 
@@ -317,5 +390,14 @@ pub(crate) fn records() -> Vec<Record> {
             to_revision: 290,
         })),
         Record::Request(Remembered { outcome: Outcome::Admitted { revision: 288, id: 2 }, index: 1_000_000 }),
+        Record::Limit(Limit { rule: rate(), generation: 287, changed: Tick(1_234_566) }),
+        Record::Bucket(Arc::new(bucket(rate()))),
+        Record::NodeSession(Session { incarnation: 0x0123_4567_89ab_cdef, request: 301 }),
+        Record::Ledger(LedgerRecord { next_allowance: 70_004, swept: Some(bucket_id("plan")) }),
     ]
+}
+
+/// A bucket of a quota, beside that of a rate in [`records`].
+pub(crate) fn quota_bucket() -> Record {
+    Record::Bucket(Arc::new(bucket(Rule::Quota(Quota { amount: 10_000, window: Window::Day }))))
 }

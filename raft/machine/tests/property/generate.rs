@@ -4,9 +4,11 @@ use crate::first::{START, first};
 use machine::{
     Actor, Command, Entry, Name, Proposal, RequestId, State,
     authority::Phase,
+    bucket::Terms,
     command::Precondition,
     consumer::ConsumerSpec,
     key::{ImportedKey, KeyId, SecretHash},
+    limit::{Quota, Rate, Rule, Window},
     member::{MemberSpec, Standing},
     operator::Role,
     resource::{Change, Kind},
@@ -56,7 +58,12 @@ fn history(begins: bool, steps: &[Step]) -> Vec<Entry> {
     if begins {
         let request = RequestId { issued: Wall(now), random: 0 };
         let command = Command::Initialize(Box::new(first()));
-        entries.push(Entry { at: at(now), proposals: vec![Proposal { request, actor: Actor::Bootstrap, command }] });
+        entries.push(Entry {
+            at: at(now),
+            terms: Terms::default(),
+            proposals: vec![Proposal { request, actor: Actor::Bootstrap, command }],
+            acquires: Vec::new(),
+        });
     }
     for step in steps {
         now = match step.elapsed {
@@ -81,7 +88,7 @@ fn history(begins: bool, steps: &[Step]) -> Vec<Entry> {
             };
             proposals.push(Proposal { request, actor: ask.actor.clone(), command });
         }
-        entries.push(Entry { at: at(now), proposals });
+        entries.push(Entry { at: at(now), terms: Terms::default(), proposals, acquires: Vec::new() });
     }
     entries
 }
@@ -168,6 +175,8 @@ pub(crate) fn commands() -> impl Strategy<Value = Command> {
 
 fn changes() -> impl Strategy<Value = Change> {
     prop_oneof![
+        3 => (names(), collection::vec(0..4_u8, 0..2), rules())
+            .prop_map(|(name, bytes, rule)| Change::PutLimit { name, bytes: bytes.into(), rule }),
         4 => (select(Kind::ALL.to_vec()), names(), collection::vec(0..4_u8, 0..2)).prop_map(|(kind, name, bytes)| {
             Change::PutDocument { kind, name, bytes: bytes.into() }
         }),
@@ -175,6 +184,17 @@ fn changes() -> impl Strategy<Value = Change> {
         6 => (names(), collection::btree_set(names(), 0..2), collection::btree_map(names(), labels(), 0..2))
             .prop_map(|(name, roles, attributes)| Change::PutConsumer { name, spec: ConsumerSpec { roles, attributes } }),
         1 => names().prop_map(|name| Change::DeleteConsumer { name }),
+    ]
+}
+
+/// Small numbers, so that limits are met.
+fn rules() -> impl Strategy<Value = Rule> {
+    let windows = vec![Window::Minute, Window::Hour, Window::Day, Window::Month];
+    let tokens = || prop_oneof![40 => 1..12_u64, 1 => Just(0), 1 => any::<u64>()];
+    prop_oneof![
+        (tokens(), prop_oneof![20 => 1_000..2_000_000_u64, 1 => any::<u64>()], tokens())
+            .prop_map(|(tokens, period_us, burst)| Rule::Rate(Rate { tokens, period_us, burst })),
+        (tokens(), select(windows)).prop_map(|(amount, window)| Rule::Quota(Quota { amount, window })),
     ]
 }
 

@@ -9,6 +9,7 @@ use crate::show;
 use machine::{
     Actor, Applied, Command, Entry, Name, Outcome, Proposal, RequestId, State,
     authority::Phase,
+    bucket::Terms,
     command::{Initialize, Precondition},
     consumer::ConsumerSpec,
     invariant,
@@ -111,7 +112,8 @@ impl World {
         self.index += 1;
         let at = At { tick: Tick(self.elapsed_ms * 1000), wall: Wall(START + self.elapsed_ms) };
         let before = self.state.clone();
-        let applied = self.state.apply_entry(self.index, &Entry { at, proposals });
+        let entry = Entry { at, terms: Terms::default(), proposals, acquires: Vec::new() };
+        let applied = self.state.apply_entry(self.index, &entry).applied;
         invariant::check(&self.state)?;
         let read = State::from_records(self.state.records()).map_err(|invalid| invalid.to_string())?;
         if read != self.state {
