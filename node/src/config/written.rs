@@ -40,7 +40,8 @@ pub struct Written {
     #[arg(long, env = "QUORATE_DISK_FREE_MIN", value_name = "SIZE")]
     pub disk_free_min: Option<Bytes>,
     /// What the node logs to standard error: `error`, `warn`, `info`, `debug`, `trace`, or directives as in
-    /// `info,raft=debug`. [default: info]
+    /// `info,raft=debug`. A level alone leaves out what the consensus engine (`openraft`) says below a warning.
+    /// [default: info]
     #[arg(long, env = "QUORATE_LOG_LEVEL", value_name = "LEVEL")]
     pub log_level: Option<String>,
     /// The form of these lines: `text` or `json`. [default: text]

@@ -141,13 +141,9 @@ impl Condition {
         let Some(recorder) = &self.recorder else { return String::new() };
         ::metrics::gauge!("quorate_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
         ::metrics::gauge!("quorate_ready").set(if self.ready().is_ok() { 1.0 } else { 0.0 });
-        if let Some(raft) = self.raft.get() {
-            let shown = self.trust.get().and_then(|trust| trust.shown().ok());
-            metrics::observe(
-                &raft.local(),
-                storage::layout::free_bytes(&self.data_dir).ok(),
-                shown.map(|shown| metrics::number(shown.not_after_ms / 1000)),
-            );
+        if let Some(shown) = self.trust.get().and_then(|trust| trust.shown().ok()) {
+            ::metrics::gauge!("quorate_certificate_expiry_timestamp_seconds")
+                .set(metrics::number(shown.not_after_ms / 1000));
         }
         recorder.render()
     }

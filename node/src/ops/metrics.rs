@@ -1,5 +1,4 @@
-//! The recorder behind the `metrics` facade, and the gauges that are read when somebody asks rather than kept up to date.
-//! Everybody else only counts.
+//! The recorder behind the `metrics` facade. Everybody else only counts.
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use std::{sync::OnceLock, time::Duration};
@@ -35,34 +34,6 @@ pub async fn keep_up(recorder: PrometheusHandle) {
     loop {
         every.tick().await;
         recorder.run_upkeep();
-    }
-}
-
-/// Sets the gauges of raft and of this machine.
-pub(super) fn observe(local: &raft::LocalStatus, disk_free: Option<u64>, certificate_not_after_s: Option<f64>) {
-    for (role, name) in [
-        (raft::Role::Leader, "leader"),
-        (raft::Role::Follower, "follower"),
-        (raft::Role::Candidate, "candidate"),
-        (raft::Role::Learner, "learner"),
-    ] {
-        metrics::gauge!("quorate_raft_role", "role" => name).set(if local.role == role { 1.0 } else { 0.0 });
-    }
-    metrics::gauge!("quorate_raft_term").set(number(local.term));
-    metrics::gauge!("quorate_raft_last_index").set(number(local.last_index));
-    metrics::gauge!("quorate_raft_committed_index").set(number(local.committed));
-    metrics::gauge!("quorate_raft_applied_index").set(number(local.applied));
-    metrics::gauge!("quorate_raft_enforced_index").set(number(local.enforced));
-    metrics::gauge!("quorate_raft_lag_entries").set(number(local.committed.saturating_sub(local.enforced)));
-    if let Some(silent_ms) = local.leader_heard_ms {
-        metrics::gauge!("quorate_raft_leader_silence_seconds").set(number(silent_ms) / 1000.0);
-    }
-    metrics::gauge!("quorate_disk_low").set(if local.disk_low { 1.0 } else { 0.0 });
-    if let Some(free) = disk_free {
-        metrics::gauge!("quorate_disk_free_bytes").set(number(free));
-    }
-    if let Some(seconds) = certificate_not_after_s {
-        metrics::gauge!("quorate_certificate_expiry_timestamp_seconds").set(seconds);
     }
 }
 
