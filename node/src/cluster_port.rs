@@ -11,7 +11,7 @@ pub use gate::Gate;
 use crate::pki::{
     certificate::{Speaker, speaker},
     sha256,
-    trust::{Trust, signer},
+    trust::{Trust, sponsors},
 };
 use rustls_pki_types::CertificateDer;
 use std::{
@@ -67,8 +67,8 @@ pub struct PeerCertificate {
     pub speaker: Option<Speaker>,
     /// SHA-256 of its DER.
     pub sha256: [u8; 32],
-    /// The trusted authority that signed it, if one did.
-    pub authority_sha256: Option<[u8; 32]>,
+    /// The authorities by which it can be trusted.
+    pub sponsors: Vec<[u8; 32]>,
 }
 
 /// A cluster port that is served.
@@ -184,12 +184,13 @@ async fn shake(
     stream.set_nodelay(true)?;
     let tls = trust.tls();
     let io = TlsAcceptor::from(Arc::clone(&tls.server)).accept(stream).await?;
-    let certificate =
-        io.get_ref().1.peer_certificates().and_then(<[CertificateDer<'_>]>::first).map(|leaf| PeerCertificate {
+    let certificate = io.get_ref().1.peer_certificates().and_then(<[CertificateDer<'_>]>::split_first).map(
+        |(leaf, intermediates)| PeerCertificate {
             speaker: speaker(leaf),
             sha256: sha256(leaf),
-            authority_sha256: signer(leaf, &tls.authorities).map(|authority| authority.sha256),
-        });
+            sponsors: sponsors(leaf, intermediates, &tls.authorities),
+        },
+    );
     Ok(Accepted { io, peer: Peer { address, certificate }, _permit: permit })
 }
 

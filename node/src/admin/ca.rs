@@ -36,6 +36,10 @@ impl Ca for Admin {
         let write = Write::new(request.into_inner().write)?;
         let before = self.read().await?;
         if in_phase(&before, Phase::Incoming).is_none() && in_phase(&before, Phase::Retiring).is_some() {
+            let command = Command::SetAuthorityPhase { sha256: NOBODY, phase: Phase::Active };
+            if let Ok(done) = self.write(&caller, &write, command).await {
+                return Ok(Response::new(self.reply(&done).await?));
+            }
             return Err(Problem::refused(
                 "authority_phase",
                 "the rotation before this one is not finished: an authority is still retiring",
@@ -52,7 +56,7 @@ impl Ca for Admin {
         };
         self.spread_key(&incoming).await?;
         let command = Command::SetAuthorityPhase { sha256: incoming, phase: Phase::Active };
-        let done = self.write(&caller, &write.step("activate"), command).await?;
+        let done = self.write(&caller, &write, command).await?;
         tracing::info!(authority = %hex::encode(incoming), operator = %caller.name, "a new authority signs");
         Ok(Response::new(self.reply(&done).await?))
     }
@@ -69,24 +73,30 @@ impl Ca for Admin {
             .filter(|authority| authority.phase == Phase::Retiring)
             .map(|authority| authority.sha256)
             .collect();
-        if retiring.is_empty() {
+        let Some((last, others)) = retiring.split_last() else {
+            if let Ok(done) = self.write(&caller, &write, Command::RemoveAuthority { sha256: NOBODY }).await {
+                return Ok(Response::new(self.reply(&done).await?));
+            }
             return Err(
                 Problem::refused("authority_phase", "no authority is retiring: there is nothing to finish").into()
             );
-        }
+        };
         if !request.force {
             self.refuse_while_in_use(&view).await?;
         }
-        let mut last = None;
-        for sha256 in retiring {
+        for sha256 in others {
             let step = write.step(&format!("remove {}", hex::encode(sha256)));
-            last = Some(self.write(&caller, &step, Command::RemoveAuthority { sha256 }).await?);
+            self.write(&caller, &step, Command::RemoveAuthority { sha256: *sha256 }).await?;
         }
-        let done = last.ok_or_else(|| Problem::internal("nothing was done"))?;
+        let done = self.write(&caller, &write, Command::RemoveAuthority { sha256: *last }).await?;
         tracing::info!(operator = %caller.name, "the authority before is trusted no more");
         Ok(Response::new(self.reply(&done).await?))
     }
 }
+
+/// No authority's fingerprint. A step that has nothing left to do is proposed for it: if the request was done before, and
+/// its answer lost, that is what comes back; else it is refused.
+const NOBODY: [u8; 32] = [0; 32];
 
 /// What adding an authority came to.
 enum Step {
@@ -178,10 +188,11 @@ impl Admin {
 
     async fn reply(&self, done: &Done) -> Result<CaRotateReply, Problem> {
         let view = self.applied(done.index).await?;
-        let observation = self.raft().observe().await?;
+        // It is done: that the status cannot be had this moment must not look otherwise.
+        let observation = self.raft().observe().await.ok();
         Ok(CaRotateReply {
             result: Some(done.result()),
-            status: Some(status(&view, &observation)),
+            status: observation.map(|observation| status(&view, &observation)),
             authorities_pem: Registrar::anchors_pem(&view).map_err(|error| Problem::internal(error.to_string()))?,
         })
     }

@@ -71,8 +71,9 @@ fn decide(path: &str, peer: Option<&Peer>, cluster: [u8; 16], view: &View, now: 
     })?;
     // The authority may have been removed since the handshake.
     let is_trusted = certificate
-        .authority_sha256
-        .is_some_and(|authority| !view.registry.is_initialized() || view.registry.authorities.contains_key(&authority));
+        .sponsors
+        .iter()
+        .any(|authority| !view.registry.is_initialized() || view.registry.authorities.contains_key(authority));
     match &certificate.speaker {
         Some(Speaker::Node { cluster: of, id }) if *of == cluster && is_trusted => {
             if !path.starts_with("/quorate.peer.v1.") {

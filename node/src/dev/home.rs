@@ -21,6 +21,7 @@ use crate::{
         authority::Authority,
         random,
         store::{Permissions, Store, private_folder, remove, write},
+        trust::authorities_from_pem,
     },
 };
 use rustix::fs::{FlockOperation, flock};
@@ -218,23 +219,23 @@ impl Home {
 
     /// Makes the certificate that all gateways show, signed by the cluster's authority, and tells clients what to trust.
     pub(super) fn issue_gateway_certificate(&self, clock: SystemClock) -> Result<(), DevError> {
-        let authority = self.authority()?;
+        let (authority, trusted_pem) = self.authority()?;
         let addresses = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
         let (signed, key) = authority.issue_server(&["localhost"], &addresses, clock.utc_ms())?;
         let pem = format!("{}{}{}", signed.pem, authority.certificates_pem(), *key);
         write(&self.path.join("gateway.pem"), pem.as_bytes(), Permissions::Private)?;
-        Ok(write(&self.ca_file(), authority.certificates_pem().as_bytes(), Permissions::Readable)?)
+        Ok(write(&self.ca_file(), trusted_pem.as_bytes(), Permissions::Readable)?)
     }
 
-    /// The cluster's authority, from whichever node holds its key.
-    fn authority(&self) -> Result<Arc<Authority>, DevError> {
+    /// An authority of the cluster, from whichever node holds its key, and all that the cluster trusts.
+    fn authority(&self) -> Result<(Arc<Authority>, String), DevError> {
         let mut id = 1;
         while self.data_folder(id).is_dir() {
             let store = Store::open(self.data_folder(id).join("pki"))?;
-            let trusted = crate::pki::trust::authorities_from_pem(&store.authorities()?)?;
-            for authority in trusted.iter().rev() {
-                if let Some(authority) = store.authority(&authority.sha256)? {
-                    return Ok(authority);
+            let trusted_pem = store.authorities()?;
+            for trusted in authorities_from_pem(&trusted_pem)? {
+                if let Some(authority) = store.authority(&trusted.sha256)? {
+                    return Ok((authority, trusted_pem));
                 }
             }
             id += 1;

@@ -248,8 +248,29 @@ impl fmt::Debug for Trust {
 
 /// The authority that signed a certificate.
 #[must_use]
-pub fn signer<'a>(leaf: &CertificateDer<'_>, authorities: &'a [TrustedAuthority]) -> Option<&'a TrustedAuthority> {
+fn signer<'a>(leaf: &CertificateDer<'_>, authorities: &'a [TrustedAuthority]) -> Option<&'a TrustedAuthority> {
     authorities.iter().find(|authority| is_signed_by(leaf, &authority.certificate))
+}
+
+/// The authorities by which a leaf can be trusted that came with these certificates: the one that signed it, whether it
+/// is trusted here yet or not, and those that certify that one. By which of them it counts is asked again at each
+/// request, because any of them may be retired while the connection lasts.
+#[must_use]
+pub fn sponsors(
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    authorities: &[TrustedAuthority],
+) -> Vec<[u8; 32]> {
+    /// A chain of ours has an authority, its bridges, and the other trusted authorities.
+    const CHAIN_MAX: usize = 16;
+    let mut sponsors: Vec<[u8; 32]> = signer(leaf, authorities).map(|authority| authority.sha256).into_iter().collect();
+    for certificate in intermediates.iter().take(CHAIN_MAX).filter(|certificate| is_signed_by(leaf, certificate)) {
+        if is_signed_by(certificate, certificate) {
+            sponsors.push(sha256(certificate));
+        }
+        sponsors.extend(signer(certificate, authorities).map(|authority| authority.sha256));
+    }
+    sponsors
 }
 
 /// The cryptography in use, named once.

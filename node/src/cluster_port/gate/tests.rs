@@ -66,8 +66,8 @@ fn view() -> View {
     View { index: 5, at: machine::At::default(), registry }
 }
 
-fn peer(speaker: Option<Speaker>, sha256: [u8; 32], authority_sha256: Option<[u8; 32]>) -> Peer {
-    let certificate = Some(PeerCertificate { speaker, sha256, authority_sha256 });
+fn peer(speaker: Option<Speaker>, sha256: [u8; 32], sponsor: Option<[u8; 32]>) -> Peer {
+    let certificate = Some(PeerCertificate { speaker, sha256, sponsors: sponsor.into_iter().collect() });
     Peer { address: "127.0.0.1:1".parse().unwrap(), certificate }
 }
 
