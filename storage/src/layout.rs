@@ -36,7 +36,11 @@ impl DataDir {
     /// Makes the directory if it is missing (for its owner alone), locks it, and checks that this release may use it.
     pub fn open(path: impl AsRef<Path>) -> Result<DataDir, Error> {
         let path = path.as_ref().to_owned();
+        let new: Vec<&Path> = path.ancestors().take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists()).collect();
         make_dir(&path)?;
+        for parent in new.iter().filter_map(|dir| dir.parent()).filter(|dir| !dir.as_os_str().is_empty()) {
+            sync_dir(parent)?;
+        }
         let lock = lock(&path)?;
         let dir = DataDir { path, _lock: Arc::new(lock) };
         dir.check_version()?;
@@ -162,7 +166,7 @@ mod tests {
     #[test]
     fn is_made_for_its_owner_alone_and_opens_again() {
         let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("data");
+        let path = parent.path().join("new/data");
         let dir = DataDir::open(&path).unwrap();
         for part in [dir.path().to_owned(), dir.log(), dir.checkpoint(), dir.snapshots(), dir.pki()] {
             assert_eq!(part.metadata().unwrap().permissions().mode() & 0o777, 0o700, "{}", part.display());

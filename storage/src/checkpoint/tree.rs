@@ -76,6 +76,13 @@ pub(super) fn exists(dir: &Path) -> bool {
 
 /// Deletes the files; the directory stays, empty.
 pub(super) fn delete(dir: &Path) -> Result<(), Error> {
+    // Emptied first: after a failure sled's threads may hold its files, and their space, for as long as this process lives.
+    for file in files(dir)? {
+        match File::options().write(true).truncate(true).open(&file) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::io(&file, "empty", error)),
+            _ => {}
+        }
+    }
     match std::fs::remove_dir_all(dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(dir, "delete", error)),
         _ => crate::fs::Fs::create_dir(&crate::fs::Real, dir).map_err(|error| Error::io(dir, "create", error)),
