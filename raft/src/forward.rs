@@ -88,9 +88,6 @@ impl Node {
         if bytes > max {
             return Err(ProposeError::TooLarge { bytes, max });
         }
-        if self.disk_low() {
-            return Err(ProposeError::DiskFull);
-        }
         let fence = match fence {
             Fence::None => Duration::ZERO,
             Fence::Within(within) => within,
@@ -296,6 +293,7 @@ impl Node {
                     last_index: reply.last_index,
                     at: At { tick: Tick(reply.tick_us), wall: Wall(reply.wall_ms) },
                     settled: reply.settled,
+                    held: reply.held,
                     members: reply.members.into_iter().map(Into::into).collect(),
                 })))
             }

@@ -100,9 +100,11 @@ impl Node {
         self.engine.read_index().await.ok()
     }
 
-    /// What this node knows of the members as their leader.
+    /// What this node knows of the members as their leader. A leader that was cut off knows nothing of them any more,
+    /// and may have a successor.
     pub(crate) fn lead_observe(&self) -> Option<Observation> {
         let tenure = self.tenure()?;
+        self.engine.quorum_heard_ms().filter(|ms| u128::from(*ms) <= self.timing.silence.as_millis())?;
         let standing = self.standing();
         let at = tenure.time(&standing.voters);
         let view = self.view();
@@ -115,6 +117,7 @@ impl Node {
             last_index: standing.last_index,
             at,
             settled: standing.settled && !standing.joint,
+            held: self.held().to_owned(),
             members,
         })
     }

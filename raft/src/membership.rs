@@ -76,7 +76,6 @@ enum Step {
 pub(crate) async fn follow(node: Arc<Node>) {
     let mut tenures = node.watch_tenure();
     let mut applied = node.watch_applied();
-    let mut held = "";
     loop {
         let tenure: Option<Arc<Tenure>> = tenures.borrow_and_update().clone();
         applied.mark_unchanged();
@@ -86,13 +85,12 @@ pub(crate) async fn follow(node: Arc<Node>) {
             tenure.retain(|member| sight.wanted.contains_key(&member));
             match plan(&sight) {
                 Some(Step::Hold(why)) => {
-                    if why != held {
+                    if node.hold(why) != why {
                         tracing::warn!("membership: {why}");
-                        held = why;
                     }
                 }
                 Some(step) => {
-                    held = "";
+                    node.hold("");
                     tracing::info!(?step, "membership");
                     match take(&node, &tenure, &sight, step).await {
                         Ok(()) => continue,
@@ -102,7 +100,7 @@ pub(crate) async fn follow(node: Arc<Node>) {
                         }
                     }
                 }
-                None => held = "",
+                None => drop(node.hold("")),
             }
         }
         tokio::select! {
@@ -275,7 +273,11 @@ async fn take(node: &Node, tenure: &Tenure, sight: &Sight, step: Step) -> Result
             let bytes = crate::codec::encode(&proposal).map_err(|error| ChangeError(error.to_string()))?.len();
             match node.lead_propose(proposal, bytes, node.timing.propose, Duration::ZERO).await {
                 Ok(committed) => match committed.outcome {
-                    Outcome::Refused(refusal) => Err(ChangeError(refusal.to_string())),
+                    Outcome::Refused(refusal) => {
+                        // What a member says of itself and cannot be taken in must not hold up everything else.
+                        tenure.forget_spec(actor);
+                        Err(ChangeError(refusal.to_string()))
+                    }
                     _ => Ok(()),
                 },
                 Err(refused) => Err(ChangeError(format!("{refused:?}"))),

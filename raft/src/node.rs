@@ -77,6 +77,7 @@ pub(crate) struct Node {
     stopping: watch::Sender<bool>,
     heard: Arc<Mutex<Heard>>,
     disk_low: AtomicBool,
+    held: Mutex<&'static str>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -85,6 +86,8 @@ struct Heard {
     session: Session,
     time: HeardTime,
     at_us: Option<u64>,
+    /// What was committed when the present session began.
+    committed: Option<u64>,
 }
 
 impl Node {
@@ -119,7 +122,7 @@ impl Node {
         };
         let engine = Engine::open(node, &timing, &upkeep, network, log.clone(), machine).await?;
         let (batcher, proposals) = Batcher::new();
-        let heard = Heard { session: Session::Seeking, time: HeardTime::default(), at_us: None };
+        let heard = Heard { session: Session::Seeking, time: HeardTime::default(), at_us: None, committed: None };
         let node = Arc::new(Self {
             id: node,
             timing,
@@ -141,6 +144,7 @@ impl Node {
             stopping: watch::Sender::new(false),
             heard: Arc::new(Mutex::new(heard)),
             disk_low: AtomicBool::new(false),
+            held: Mutex::new(""),
             tasks: Mutex::new(JoinSet::new()),
         });
         node.spawn(publish, proposals);
@@ -181,11 +185,17 @@ impl Node {
         }
         let address = initialize.member.address.clone();
         self.engine.initialize(self.id, address).await.map_err(|_: WriteError| ProposeError::Stopped)?;
-        // The same id each time it is tried: a second try is answered like the first.
+        let cluster = initialize.cluster;
         let random = u128::from_be_bytes(initialize.cluster);
         let request = RequestId { issued: Wall(self.clock.utc_ms()), random };
         let command = Command::Initialize(Box::new(initialize));
-        Ok(self.propose(request, Actor::Bootstrap, command, Fence::None).await?.outcome)
+        let outcome = self.propose(request, Actor::Bootstrap, command, Fence::None).await?.outcome;
+        let registry = &self.view().registry;
+        if outcome == Outcome::Refused(Refusal::AlreadyInitialized) && registry.cluster == cluster {
+            // An earlier try was done after all.
+            return Ok(Outcome::Done { revision: registry.revision });
+        }
+        Ok(outcome)
     }
 
     pub(crate) fn view(&self) -> Arc<View> {
@@ -287,15 +297,30 @@ impl Node {
         (leader, address)
     }
 
-    /// The leader has answered a report that was sent then.
-    pub(crate) fn hear(&self, at: At, sent_us: u64) {
+    /// Why a change of members waits, from now on; returns why it did until now.
+    pub(crate) fn hold(&self, why: &'static str) -> &'static str {
+        std::mem::replace(&mut *lock(&self.held), why)
+    }
+
+    /// Why a change of members waits; empty if none does.
+    pub(crate) fn held(&self) -> &'static str {
+        *lock(&self.held)
+    }
+
+    /// The leader has answered a report that was sent then. When the session began, this much was committed.
+    pub(crate) fn hear(&self, at: At, sent_us: u64, committed: u64) {
         let mut heard = lock(&self.heard);
         heard.time.hear(at, self.clock.boot_us());
         heard.at_us = Some(sent_us);
+        heard.committed = Some(committed);
     }
 
     pub(crate) fn session_is(&self, session: Session) {
-        lock(&self.heard).session = session;
+        let mut heard = lock(&self.heard);
+        heard.session = session;
+        if session != Session::Open {
+            heard.committed = None;
+        }
     }
 
     pub(crate) fn time(&self) -> At {
@@ -315,9 +340,9 @@ impl Node {
     pub(crate) fn local(&self) -> LocalStatus {
         let standing = self.standing();
         let applied = self.applied();
-        let (session, heard_us) = {
+        let (session, heard_us, committed) = {
             let heard = lock(&self.heard);
-            (heard.session, heard.at_us)
+            (heard.session, heard.at_us, heard.committed)
         };
         let leads = standing.role == Role::Leader;
         let heard_ms = heard_us.map(|heard_us| self.clock.boot_us().saturating_sub(heard_us) / 1000);
@@ -335,6 +360,7 @@ impl Node {
             session,
             leader_heard_ms: if leads { self.engine.quorum_heard_ms() } else { heard_ms },
             at: self.time(),
+            caught_up: committed.is_some_and(|committed| self.enforced() >= committed),
             disk_low: self.disk_low(),
             failed: standing.failed.clone(),
         }
@@ -359,7 +385,7 @@ impl Node {
     pub(crate) async fn snapshot(self: &Arc<Self>) -> Result<Backup, ReadError> {
         self.read().await?;
         let (vault, applied) = (Arc::clone(&self.vault), self.applied());
-        let written = tokio::task::spawn_blocking(move || vault.backup(&applied)).await;
+        let written = tokio::task::spawn_blocking(move || vault.snapshot(&applied)).await;
         let held = match written {
             Ok(Ok(held)) => held,
             Ok(Err(error)) => return Err(ReadError::Snapshot(error.to_string())),

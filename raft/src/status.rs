@@ -51,8 +51,11 @@ pub struct LocalStatus {
     pub snapshot: u64,
     /// How it stands with the leader.
     pub session: Session,
-    /// Since the leader last answered it; `None` if it never did. Always 0 on a leader that a majority answers.
+    /// Since the leader last answered it; `None` if it never did. On a leader: since a majority last answered.
     pub leader_heard_ms: Option<u64>,
+    /// Whether its workers enforce everything that was committed when its present session began. A node that has just
+    /// come up is not ready before: it may still decide by what it knew when it went down.
+    pub caught_up: bool,
     /// The cluster's time, as this node reckons it.
     pub at: At,
     /// Its disk has less room than the low watermark.
@@ -74,6 +77,8 @@ pub struct Observation {
     pub at: At,
     /// Whether no change of voters is under way: while one is, a majority of the old voters and one of the new are needed.
     pub settled: bool,
+    /// Why a change of members that is wanted waits; empty if none does.
+    pub held: String,
     /// Members and raft's own members, by number.
     pub members: Vec<Observed>,
 }

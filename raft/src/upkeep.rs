@@ -1,7 +1,7 @@
 //! What goes on beside the log: checkpoints, snapshot files (behind which openraft cuts the log), the watch over the
 //! disk's room, and the gauges. Writing happens on blocking threads; one such task at a time.
 
-use crate::{adapt::engine::Engine, node::Node, status::Role, timing::Upkeep, vault::VaultError};
+use crate::{node::Node, status::Role, timing::Upkeep, vault::VaultError};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -16,13 +16,12 @@ struct Gathered {
     checkpoint_bytes: u64,
     checkpoint_at: Instant,
     snapshot_bytes: u64,
-    asked_for: u64,
 }
 
 /// Keeps house until the node stops.
 pub(crate) async fn keep(node: Arc<Node>) {
     let mut stopping = node.watch_stopping();
-    let mut gathered = Gathered { checkpoint_bytes: 0, checkpoint_at: Instant::now(), snapshot_bytes: 0, asked_for: 0 };
+    let mut gathered = Gathered { checkpoint_bytes: 0, checkpoint_at: Instant::now(), snapshot_bytes: 0 };
     let mut disk_at = Instant::now();
     look_at_disk(&node).await;
     while !*stopping.borrow_and_update() {
@@ -34,8 +33,10 @@ pub(crate) async fn keep(node: Arc<Node>) {
             look_at_disk(&node).await;
             disk_at = Instant::now();
         }
-        checkpoint_if_due(&node, &mut gathered).await;
-        snapshot_if_due(&node, &mut gathered).await;
+        if !node.disk_low() {
+            checkpoint_if_due(&node, &mut gathered).await;
+            snapshot_if_due(&node, &mut gathered).await;
+        }
         gauge(&node);
     }
 }
@@ -71,21 +72,27 @@ async fn snapshot_if_due(node: &Arc<Node>, gathered: &mut Gathered) {
     let appended = node.appended_bytes();
     let held = node.vault.newest();
     let (at, bytes) = held.map_or((0, 0), |held| (held.stored.index, held.stored.bytes));
-    let applied = node.applied().index();
-    let entries = applied.saturating_sub(at);
+    let applied = node.applied();
+    let entries = applied.index().saturating_sub(at);
     let Upkeep { snapshot_bytes, snapshot_entries, .. } = node.upkeep;
     let much = appended.saturating_sub(gathered.snapshot_bytes) >= snapshot_bytes.max(bytes);
-    // Once asked for, wait for it before asking again.
-    if (much || entries >= snapshot_entries) && at >= gathered.asked_for {
-        gathered.snapshot_bytes = appended;
-        gathered.asked_for = applied;
-        ask_for_snapshot(&node.engine).await;
+    if entries == 0 || !(much || entries >= snapshot_entries) {
+        return;
     }
-}
-
-async fn ask_for_snapshot(engine: &Engine) {
-    if engine.snapshot().await.is_err() {
-        tracing::debug!("raft has ended: no snapshot");
+    gathered.snapshot_bytes = appended;
+    let vault = Arc::clone(&node.vault);
+    let began = Instant::now();
+    let written = tokio::task::spawn_blocking(move || vault.order(&applied)).await;
+    match written {
+        Ok(Ok(held)) => {
+            metrics::histogram!("quorate_raft_snapshot_seconds").record(began.elapsed().as_secs_f64());
+            tracing::debug!(index = held.stored.index, bytes = held.stored.bytes, "snapshot");
+            if node.engine.snapshot().await.is_err() {
+                tracing::debug!("raft has ended: the log is not cut");
+            }
+        }
+        Ok(Err(error)) => tracing::warn!(%error, "no snapshot could be written: the log is not cut"),
+        Err(error) => tracing::warn!(%error, "no snapshot could be written: the log is not cut"),
     }
 }
 

@@ -18,7 +18,10 @@ use crate::{
     types::lock,
 };
 use machine::{Record, RecordKey, State};
-use std::sync::Mutex;
+use std::sync::{
+    Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 use storage::{
     Checkpoint,
     snapshot::{Incoming, Reader, Snapshots, Stored},
@@ -68,6 +71,10 @@ pub(crate) enum Offered {
 pub(crate) struct Vault {
     snapshots: Snapshots,
     newest: Mutex<Option<Held>>,
+    /// Held while a snapshot file is written: one at a time.
+    writing: Mutex<()>,
+    /// The newest snapshot has just been written for openraft, which is about to ask for it.
+    ordered: AtomicBool,
     /// `None` once it is closed.
     checkpoint: Mutex<Option<Slot>>,
 }
@@ -101,7 +108,13 @@ impl Vault {
                 (Applied::default(), None)
             }
         };
-        let vault = Self { snapshots, newest: Mutex::new(newest), checkpoint: Mutex::new(Some(Slot { store, last })) };
+        let vault = Self {
+            snapshots,
+            newest: Mutex::new(newest),
+            writing: Mutex::new(()),
+            ordered: AtomicBool::new(false),
+            checkpoint: Mutex::new(Some(Slot { store, last })),
+        };
         Ok((vault, applied))
     }
 
@@ -142,6 +155,12 @@ impl Vault {
 
     /// Writes a snapshot file of this state, reads it back, and removes older ones.
     pub(crate) fn snapshot(&self, applied: &Applied) -> Result<Held, VaultError> {
+        let _writing = lock(&self.writing);
+        if let Some(held) = self.newest().filter(|held| held.place.last == applied.last && applied.last.is_some())
+            && self.snapshots.read(&held.stored).and_then(Reader::verify).is_ok()
+        {
+            return Ok(held);
+        }
         self.checkpoint(applied)?;
         let place = applied.place();
         let mut writer = self.snapshots.write(applied.index(), codec::encode(&place)?)?;
@@ -154,11 +173,19 @@ impl Vault {
         Ok(held)
     }
 
-    /// A snapshot file of this state for somebody outside; the newest one, if nothing has happened since.
-    pub(crate) fn backup(&self, applied: &Applied) -> Result<Held, VaultError> {
-        match self.newest() {
-            Some(held) if held.place.last == applied.last => Ok(held),
-            _ => self.snapshot(applied),
+    /// Writes a snapshot file for openraft to take note of. Written before it is asked for: a failure in there would
+    /// stop the node, and a full disk must not.
+    pub(crate) fn order(&self, applied: &Applied) -> Result<Held, VaultError> {
+        let held = self.snapshot(applied)?;
+        self.ordered.store(true, Ordering::Release);
+        Ok(held)
+    }
+
+    /// The snapshot that was ordered, or else one that is written now.
+    pub(crate) fn deliver(&self, applied: &Applied) -> Result<Held, VaultError> {
+        match self.newest().filter(|_| self.ordered.swap(false, Ordering::AcqRel)) {
+            Some(held) => Ok(held),
+            None => self.snapshot(applied),
         }
     }
 
@@ -201,7 +228,13 @@ impl Vault {
     }
 
     fn keep(&self, held: &Held) {
-        *lock(&self.newest) = Some(held.clone());
+        {
+            let mut newest = lock(&self.newest);
+            if newest.as_ref().is_some_and(|newest| newest.stored.index > held.stored.index) {
+                return;
+            }
+            *newest = Some(held.clone());
+        }
         if let Err(error) = self.snapshots.remove_older_than(held.stored.index) {
             tracing::warn!(%error, "old snapshots could not be removed");
         }

@@ -140,7 +140,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<openraft::type_config::alias::SnapshotOf<TypeConfig, Offered>> {
         let (applied, vault) = (Arc::clone(&self.applied), Arc::clone(&self.vault));
-        let held = tokio::task::spawn_blocking(move || vault.snapshot(&applied)).await.map_err(io::Error::other)??;
+        let held = tokio::task::spawn_blocking(move || vault.deliver(&applied)).await.map_err(io::Error::other)??;
         offer(held)
     }
 }

@@ -144,6 +144,9 @@ impl raft_server::Raft for RaftService {
         let mut incoming = blocking(move || vault.receive()).await?.map_err(disk)?;
         let mut piece = Some(first);
         while let Some(SnapshotPiece { data, .. }) = piece {
+            if incoming.received() > head.bytes {
+                return Err(Status::data_loss("more bytes than were announced"));
+            }
             incoming = blocking(move || incoming.append(&data).map(|()| incoming)).await?.map_err(disk)?;
             piece = pieces.message().await?;
         }

@@ -89,7 +89,7 @@ async fn here(node: &Arc<Node>) {
         enforced.mark_unchanged();
         if let Some(held) = held {
             held.report(node.id, said(node), Some(node.spec()));
-            node.hear(held.time(&voters), node.clock.boot_us());
+            node.hear(held.time(&voters), node.clock.boot_us(), held.began_at);
             node.session_is(status::Session::Open);
         }
         if *stopping.borrow_and_update() {
@@ -137,6 +137,7 @@ async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
         }
     };
     let (mut answered, mut news, mut moved) = (false, false, false);
+    let mut began_at = None;
     let mut deadline = Instant::now() + node.timing.silence;
     let mut next = Instant::now() + node.timing.report;
     loop {
@@ -153,8 +154,9 @@ async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
         }
         tokio::select! {
             said = advice.message() => match said {
-                Ok(Some(Advice { tick_us, wall_ms, .. })) => {
-                    node.hear(At { tick: Tick(tick_us), wall: Wall(wall_ms) }, sent_us);
+                Ok(Some(Advice { tick_us, wall_ms, committed, .. })) => {
+                    let committed = *began_at.get_or_insert(committed);
+                    node.hear(At { tick: Tick(tick_us), wall: Wall(wall_ms) }, sent_us, committed);
                     node.session_is(status::Session::Open);
                     answered = true;
                 }

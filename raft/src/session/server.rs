@@ -124,6 +124,7 @@ impl leader_server::Leader for LeaderService {
             tick_us: observation.at.tick.0,
             wall_ms: observation.at.wall.0,
             settled: observation.settled,
+            held: observation.held,
             members: observation.members.into_iter().map(Into::into).collect(),
             ..Default::default()
         }))

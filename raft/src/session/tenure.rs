@@ -34,6 +34,8 @@ const FENCE_LOOK: Duration = Duration::from_millis(100);
 /// One leader's time.
 pub(crate) struct Tenure {
     pub(crate) reign: Reign,
+    /// The first entry of the reign: everything that was committed before is at or before it.
+    pub(crate) began_at: u64,
     clock: Arc<dyn Clock>,
     inner: Mutex<Inner>,
     news: watch::Sender<()>,
@@ -49,8 +51,9 @@ struct Inner {
 }
 
 impl Tenure {
-    /// Begins. `last` is the time in the log; `heard` is what the leader before said, carried on to now.
-    fn begin(reign: Reign, last: At, heard: Option<Wall>, silence: Duration, clock: Arc<dyn Clock>) -> Self {
+    /// Begins, on this state; `heard` is what the leader before said, carried on to now.
+    fn begin(reign: Reign, applied: &Applied, heard: Option<Wall>, silence: Duration, clock: Arc<dyn Clock>) -> Self {
+        let last = applied.state.at;
         let now_us = clock.boot_us();
         // Only the wall: a tick that jumped forward would expire what is still being spent.
         let wall = heard.map_or(last.wall, |heard| heard.max(last.wall));
@@ -60,7 +63,15 @@ impl Tenure {
             led: heard.is_some(),
             specs: BTreeMap::new(),
         };
-        Self { reign, clock, inner: Mutex::new(inner), news: watch::Sender::new(()), requests: AtomicU64::new(0) }
+        let began_at = applied.index();
+        Self {
+            reign,
+            began_at,
+            clock,
+            inner: Mutex::new(inner),
+            news: watch::Sender::new(()),
+            requests: AtomicU64::new(0),
+        }
     }
 
     /// Takes a member's report.
@@ -108,6 +119,11 @@ impl Tenure {
     /// What a member says that it is.
     pub(crate) fn spec(&self, node: NodeId) -> Option<MemberSpec> {
         lock(&self.inner).specs.get(&node).cloned()
+    }
+
+    /// Forgets what a member says that it is, until it says so again.
+    pub(crate) fn forget_spec(&self, node: NodeId) {
+        lock(&self.inner).specs.remove(&node);
     }
 
     /// Forgets everybody else.
@@ -159,7 +175,7 @@ pub(crate) async fn keep(
             if held.is_some() || begins.is_some() {
                 let next = begins.map(|reign| {
                     tracing::info!(term = reign.term, "this node leads");
-                    Arc::new(Tenure::begin(reign, last.state.at, heard(), silence, Arc::clone(&clock)))
+                    Arc::new(Tenure::begin(reign, &last, heard(), silence, Arc::clone(&clock)))
                 });
                 if next.is_none() {
                     tracing::info!("this node leads no more");

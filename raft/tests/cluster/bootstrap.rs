@@ -19,7 +19,7 @@ async fn one_node_makes_a_cluster_once() {
     assert_eq!(written.fence, [(1, FenceState::Applied)]);
     let local = node.local();
     assert_eq!((local.role, local.leader, local.voter, local.session), (Role::Leader, Some(1), true, Session::Open));
-    assert!(local.enforced >= written.index);
+    assert!(local.enforced >= written.index && local.caught_up);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -61,3 +61,27 @@ async fn a_node_that_vanishes_is_reported_and_one_that_said_goodbye_is_not_waite
     let observed = cluster.node(leader).observe().await.unwrap();
     assert!(!observed.members.iter().find(|member| member.node == stopped).unwrap().reachable);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fence_outlives_the_leader_that_began_it() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let [heir, slow] = [1, 2, 3].into_iter().filter(|id| *id != leader).collect::<Vec<_>>()[..] else { panic!() };
+    let gate = cluster.seats[&slow].running.as_ref().unwrap().gate.clone();
+    gate.send_replace(false);
+    let (hash, command) = token();
+    let node = cluster.node(leader);
+    let waits =
+        tokio::spawn(
+            async move { node.propose(request(), operator(), command, Fence::Within(PATIENCE)).await.unwrap() },
+        );
+    until("the write to be applied", async || {
+        cluster.node(heir).view().registry.join_tokens.contains_key(&hash).then_some(())
+    })
+    .await;
+    assert_eq!(cluster.node(heir).transfer_leader(Some(heir)).await, Ok(heir));
+    assert!(!waits.is_finished());
+    gate.send_replace(true);
+    let written = done(waits.await.unwrap());
+    assert!(written.fence.iter().all(|(_, state)| *state == FenceState::Applied), "{written:?}");
+}

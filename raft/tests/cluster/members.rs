@@ -57,10 +57,13 @@ async fn a_removal_that_would_leave_no_majority_waits() {
     })
     .await;
     set_standing(&cluster, leader, removed, Standing::Leaving).await;
-    for _ in 0..3 {
-        cluster.write(leader).await;
-        voters(&cluster, leader, &[1, 2, 3]).await;
-    }
+    until("the reason to be told", async || {
+        let observed = cluster.node(removed).observe().await.ok()?;
+        observed.held.contains("too few").then_some(())
+    })
+    .await;
+    cluster.write(leader).await;
+    voters(&cluster, leader, &[1, 2, 3]).await;
     cluster.links.isolate(gone, false);
     let mut stay = [leader, gone];
     stay.sort_unstable();
