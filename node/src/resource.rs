@@ -4,6 +4,7 @@
 //!
 //! Everything here is a pure function of the text and the registry; nothing is proposed or published from here.
 
+pub(crate) mod compile;
 pub(crate) mod document;
 mod export;
 mod parse;
@@ -11,7 +12,7 @@ pub mod path;
 mod pattern;
 mod plan;
 pub(crate) mod policy;
-mod quantity;
+pub(crate) mod quantity;
 mod read;
 pub(crate) mod table;
 mod tree;

@@ -1,0 +1,383 @@
+//! From what the cluster holds to what answers a request: the table of routes, each with its policies and its upstream
+//! at hand. Compiled anew only when a document or consumer changed; what did not change is taken over, so that upstream
+//! connections and TLS settings outlive an edit elsewhere.
+//!
+//! A document that this release cannot read (a newer one wrote it) fails closed, and no further than it must: a route is
+//! refused where it stands (503 `route-unavailable`), also if only its hosts and paths can be read; an upstream refuses
+//! the routes that use it; a policy refuses all routes that policies decide, because it could be a `forbid` for any of
+//! them; the defaults refuse every route. [`Compiled::unreadable`] says which.
+
+mod upstream;
+
+pub(crate) use upstream::{CompiledTarget, CompiledUpstream};
+
+use super::{
+    document::{Authenticate, Defaults, PolicyMode, Resource, Route},
+    policy::{self, ContextUse, Policy, Statement},
+    read::{Path, Reader},
+    table::{Found, Table},
+    tree::{self, Value},
+    whole,
+};
+use cedar_policy::{Entity, EntityUid, PolicySet, RestrictedExpression};
+use http::Method;
+use machine::{
+    Name, Registry,
+    resource::{Document, Kind},
+};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+/// Everything that a worker needs to answer requests, beside the keys.
+#[derive(Debug, Default)]
+pub(crate) struct Compiled {
+    /// The resources revision that this was compiled from.
+    pub(crate) revision: u64,
+    table: Table,
+    pub(crate) routes: Vec<Arc<CompiledRoute>>,
+    pub(crate) upstreams: Vec<Arc<CompiledUpstream>>,
+    policies: BTreeMap<Name, (u64, Arc<Policy>)>,
+    /// Documents that this release cannot read, and why.
+    pub(crate) unreadable: Vec<String>,
+}
+
+/// A route, ready to run.
+#[derive(Debug)]
+pub(crate) struct CompiledRoute {
+    pub(crate) name: Name,
+    /// Its place in [`Compiled::routes`].
+    pub(crate) index: usize,
+    pub(crate) authenticate: Authenticate,
+    pub(crate) guard: Guard,
+    pub(crate) body_bytes_max: Option<u64>,
+    pub(crate) response_timeout: Option<Duration>,
+    /// Where it goes, or why it cannot.
+    pub(crate) upstream: Result<Arc<CompiledUpstream>, Arc<str>>,
+    pub(crate) uid: EntityUid,
+    pub(crate) entity: Entity,
+}
+
+/// What decides whether an identified caller may.
+pub(crate) enum Guard {
+    /// Whoever is identified may.
+    Open,
+    /// The policies that can apply to the route.
+    Policies { set: PolicySet, context: ContextUse },
+}
+
+impl Compiled {
+    /// Compiles what the cluster holds; `before` lends what has not changed.
+    pub(crate) fn new(registry: &Registry, before: &Self) -> Self {
+        let mut unreadable = Vec::new();
+        let defaults = defaults(registry, &mut unreadable);
+        let policies = policies(registry, before, &mut unreadable);
+        let upstreams = upstreams(registry, before, &mut unreadable);
+        let by_name: HashMap<&Name, &Result<Arc<CompiledUpstream>, Arc<str>>> =
+            upstreams.iter().map(|(name, upstream)| (name, upstream)).collect();
+
+        let mut documents: Vec<(Name, Route, Option<Arc<str>>)> = Vec::new();
+        let mut closed = 0;
+        for (name, document) in registry.documents_of(Kind::Route) {
+            match whole::stored(Kind::Route, name, document) {
+                Ok(Resource::Route(route)) => documents.push((name.clone(), route, None)),
+                Ok(_) => {}
+                Err(reason) => {
+                    unreadable.push(format!("route {name}: {reason}"));
+                    // First in the list: nothing vaguer may take its place.
+                    if let Some(route) = place_of_unreadable(document) {
+                        documents.insert(closed, (name.clone(), route, Some(reason.into())));
+                        closed += 1;
+                    }
+                }
+            }
+        }
+
+        let (table, _) = Table::build(documents.iter().map(|(_, route, _)| route));
+        let routes = documents
+            .iter()
+            .enumerate()
+            .map(|(index, (name, route, refused))| {
+                let upstream = match (refused, &defaults, &policies, by_name.get(&route.upstream)) {
+                    (Some(reason), ..) => Err(reason.clone()),
+                    (None, None, ..) => Err("the defaults cannot be read".into()),
+                    (None, Some(_), None, _) if is_judged(route) => Err("a policy cannot be read".into()),
+                    (None, Some(_), _, Some(upstream)) => (*upstream).clone(),
+                    (None, Some(_), _, None) => Err(format!("there is no upstream {:?}", route.upstream).into()),
+                };
+                let inherited = defaults.clone().unwrap_or_default();
+                let statements =
+                    policies.iter().flat_map(|policies| policies.values()).flat_map(|(_, one)| &one.statements);
+                Arc::new(compile_route(index, name, route, &inherited, upstream, statements))
+            })
+            .collect();
+        Self {
+            revision: registry.resources_revision,
+            table,
+            routes,
+            upstreams: upstreams.iter().filter_map(|(_, upstream)| upstream.as_ref().ok().cloned()).collect(),
+            policies: policies.unwrap_or_default(),
+            unreadable,
+        }
+    }
+
+    /// Finds the route of a request.
+    pub(crate) fn find(&self, host: &str, path: &str, method: &Method) -> Found<'_> {
+        self.table.find(host, path, method)
+    }
+}
+
+fn defaults(registry: &Registry, unreadable: &mut Vec<String>) -> Option<Defaults> {
+    let Some((name, document)) = registry.documents_of(Kind::Defaults).next() else {
+        return Some(Defaults::default());
+    };
+    match whole::stored(Kind::Defaults, name, document) {
+        Ok(Resource::Defaults(defaults)) => Some(defaults),
+        Ok(_) => None,
+        Err(reason) => {
+            unreadable.push(format!("defaults: {reason}"));
+            None
+        }
+    }
+}
+
+/// All policies, or none if one cannot be read.
+fn policies(
+    registry: &Registry,
+    before: &Compiled,
+    unreadable: &mut Vec<String>,
+) -> Option<BTreeMap<Name, (u64, Arc<Policy>)>> {
+    let mut policies = BTreeMap::new();
+    let mut all_read = true;
+    for (name, document) in registry.documents_of(Kind::Policy) {
+        let taken_over = before.policies.get(name).filter(|(revision, _)| *revision == document.revision);
+        if let Some(one) = taken_over {
+            policies.insert(name.clone(), one.clone());
+            continue;
+        }
+        let read = whole::stored(Kind::Policy, name, document).and_then(|resource| match resource {
+            Resource::Policy(text) => Policy::read(name, &text)
+                .map_err(|faults| faults.first().map(|fault| fault.message.clone()).unwrap_or_default()),
+            _ => Err("it is no policy".to_owned()),
+        });
+        match read {
+            Ok(policy) => drop(policies.insert(name.clone(), (document.revision, Arc::new(policy)))),
+            Err(reason) => {
+                unreadable.push(format!("policy {name}: {reason}"));
+                all_read = false;
+            }
+        }
+    }
+    all_read.then_some(policies)
+}
+
+type Upstreams = Vec<(Name, Result<Arc<CompiledUpstream>, Arc<str>>)>;
+
+fn upstreams(registry: &Registry, before: &Compiled, unreadable: &mut Vec<String>) -> Upstreams {
+    let known: HashMap<&Name, &Arc<CompiledUpstream>> =
+        before.upstreams.iter().map(|upstream| (&upstream.name, upstream)).collect();
+    registry
+        .documents_of(Kind::Upstream)
+        .map(|(name, document)| {
+            if let Some(upstream) = known.get(name).filter(|upstream| upstream.revision == document.revision) {
+                return (name.clone(), Ok((*upstream).clone()));
+            }
+            let compiled = whole::stored(Kind::Upstream, name, document).and_then(|resource| match resource {
+                Resource::Upstream(upstream) => CompiledUpstream::new(name, document.revision, &upstream),
+                _ => Err("it is no upstream".to_owned()),
+            });
+            let compiled = compiled.map(Arc::new).map_err(|reason| {
+                unreadable.push(format!("upstream {name}: {reason}"));
+                format!("upstream {name}: {reason}").into()
+            });
+            (name.clone(), compiled)
+        })
+        .collect()
+}
+
+/// Where a route stands whose options this release does not know: its hosts, paths and methods alone, or its hosts and
+/// paths for any method.
+fn place_of_unreadable(document: &Document) -> Option<Route> {
+    let json = serde_json::from_slice(&document.bytes).ok()?;
+    let Value::Map(entries) = tree::from_json(json).value else { return None };
+    [["hosts", "paths", "methods"].as_slice(), ["hosts", "paths"].as_slice()].into_iter().find_map(|kept| {
+        let mut entries: Vec<_> = entries.iter().filter(|entry| kept.contains(&entry.key.as_str())).cloned().collect();
+        let upstream = tree::from_json(serde_json::json!({"upstream": "unknown"}));
+        if let Value::Map(upstream) = upstream.value {
+            entries.extend(upstream);
+        }
+        let node = tree::Node { value: Value::Map(entries), spot: tree::Spot::default() };
+        let mut reader = Reader::new("");
+        match reader.resource(super::Noun::Document(Kind::Route), &node, node.spot, &Path::Root) {
+            Some(Resource::Route(route)) => Some(route),
+            _ => None,
+        }
+    })
+}
+
+fn is_judged(route: &Route) -> bool {
+    route.policies == PolicyMode::On && route.authenticate != Authenticate::Nobody
+}
+
+fn compile_route<'p>(
+    index: usize,
+    name: &Name,
+    route: &Route,
+    defaults: &Defaults,
+    mut upstream: Result<Arc<CompiledUpstream>, Arc<str>>,
+    statements: impl Iterator<Item = &'p Statement>,
+) -> CompiledRoute {
+    let uid = policy::route_uid(name.as_str());
+    let guard = if is_judged(route) {
+        let mut set = PolicySet::new();
+        let mut context = ContextUse::Nothing;
+        for statement in statements.filter(|statement| statement.scope.includes(name)) {
+            context = context.max(statement.context);
+            // Ids are made of names that are unique, so this cannot fail; if it did, a forbid could be lost.
+            if let Err(error) = set.add(statement.cedar.clone()) {
+                upstream = Err(error.to_string().into());
+            }
+        }
+        Guard::Policies { set, context }
+    } else {
+        Guard::Open
+    };
+    CompiledRoute {
+        name: name.clone(),
+        index,
+        authenticate: route.authenticate,
+        guard,
+        body_bytes_max: route.body_bytes_max.or(defaults.body_bytes_max),
+        response_timeout: route.response_timeout.or(defaults.response_timeout).map(super::quantity::Span::duration),
+        upstream,
+        entity: entity(uid.clone(), &route.attributes, HashSet::new()),
+        uid,
+    }
+}
+
+/// An entity with text attributes, as policies see it.
+pub(crate) fn entity(uid: EntityUid, attributes: &BTreeMap<Name, String>, parents: HashSet<EntityUid>) -> Entity {
+    let attributes = attributes
+        .iter()
+        .map(|(name, value)| (name.to_string(), RestrictedExpression::new_string(value.clone())))
+        .collect();
+    // Text cannot fail to evaluate; without its attributes an entity still is who it is.
+    Entity::new(uid.clone(), attributes, parents.clone()).unwrap_or_else(|_| Entity::new_no_attrs(uid, parents))
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open => f.write_str("Open"),
+            Self::Policies { set, context } => write!(f, "Policies({}, {context:?})", set.num_of_policies()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource;
+    use machine::resource::Change;
+
+    fn registry(text: &str) -> Registry {
+        let mut registry = Registry { resources_revision: 1, ..Registry::default() };
+        let file = resource::parse("f", text).unwrap();
+        for change in resource::plan(&registry, &file, false).unwrap().changes {
+            if let Change::PutDocument { kind, name, bytes } = change {
+                registry.documents.insert((kind, name), Document { bytes, revision: 1 });
+            }
+        }
+        registry
+    }
+
+    fn put(registry: &mut Registry, kind: Kind, name: &str, json: &str) {
+        registry.resources_revision += 1;
+        let document = Document { bytes: json.as_bytes().into(), revision: registry.resources_revision };
+        registry.documents.insert((kind, Name::new(name).unwrap()), document);
+    }
+
+    const TEXT: &str = "upstreams: {u: {targets: [http://a]}, v: {targets: [https://b]}}
+routes:
+  a: {paths: ['/a'], upstream: u}
+  b: {paths: ['/b'], upstream: v, policies: off}
+  all: {paths: ['/{*rest}'], upstream: u, authenticate: [none]}
+policies:
+  one: permit(principal, action, resource == Route::\"a\");
+  any: forbid(principal, action, resource) when { context.path like \"/x*\" };
+";
+
+    fn state(compiled: &Compiled, path: &str) -> String {
+        match compiled.find("", path, &Method::GET) {
+            Found::Route(index) => {
+                let route = &compiled.routes[index];
+                assert_eq!(route.index, index);
+                match &route.upstream {
+                    Ok(upstream) => format!("{} to {} {:?}", route.name, upstream.name, route.guard),
+                    Err(reason) => format!("{} refused: {reason}", route.name),
+                }
+            }
+            Found::OtherMethods(_) => "other methods".to_owned(),
+            Found::Nothing => "nothing".to_owned(),
+        }
+    }
+
+    #[test]
+    fn each_route_has_its_slice_of_the_policies() {
+        let compiled = Compiled::new(&registry(TEXT), &Compiled::default());
+        assert_eq!(state(&compiled, "/a"), "a to u Policies(2, Request)");
+        assert_eq!(state(&compiled, "/b"), "b to v Open");
+        assert_eq!(state(&compiled, "/c"), "all to u Open");
+        assert_eq!(compiled.unreadable, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_did_not_change_is_taken_over() {
+        let mut registry = registry(TEXT);
+        let before = Compiled::new(&registry, &Compiled::default());
+        put(&mut registry, Kind::Upstream, "u", r#"{"targets":["http://c"]}"#);
+        let after = Compiled::new(&registry, &before);
+        let find = |compiled: &Compiled, name: &str| {
+            compiled.upstreams.iter().find(|one| one.name.as_str() == name).cloned().unwrap()
+        };
+        assert!(!Arc::ptr_eq(&find(&before, "u"), &find(&after, "u")));
+        assert!(Arc::ptr_eq(&find(&before, "v"), &find(&after, "v")));
+        assert!(Arc::ptr_eq(&before.policies["one"].1, &after.policies["one"].1));
+    }
+
+    #[test]
+    fn a_document_of_a_newer_release_fails_closed_where_it_stands() {
+        let whole = registry(TEXT);
+
+        let mut registry = whole.clone();
+        put(&mut registry, Kind::Route, "b", r#"{"paths":["/b"],"methods":["GET"],"upstream":"v","quantum":true}"#);
+        let compiled = Compiled::new(&registry, &Compiled::default());
+        assert!(
+            state(&compiled, "/b").starts_with("b refused: route.b.quantum: there is no such field"),
+            "{}",
+            state(&compiled, "/b")
+        );
+        assert_eq!(state(&compiled, "/a"), "a to u Policies(2, Request)");
+        assert_eq!(compiled.unreadable.len(), 1);
+
+        let mut registry = whole.clone();
+        put(&mut registry, Kind::Upstream, "v", r#"{"targets":["quic://b"]}"#);
+        let compiled = Compiled::new(&registry, &Compiled::default());
+        assert!(state(&compiled, "/b").starts_with("b refused: upstream v"));
+        assert_eq!(state(&compiled, "/c"), "all to u Open");
+
+        let mut registry = whole.clone();
+        put(&mut registry, Kind::Policy, "any", r#""forbid everything on sundays;""#);
+        let compiled = Compiled::new(&registry, &Compiled::default());
+        assert_eq!(state(&compiled, "/a"), "a refused: a policy cannot be read");
+        assert_eq!(state(&compiled, "/b"), "b to v Open");
+
+        let mut registry = whole;
+        put(&mut registry, Kind::Defaults, "defaults", r#"{"gravity":"off"}"#);
+        let compiled = Compiled::new(&registry, &Compiled::default());
+        assert_eq!(state(&compiled, "/c"), "all refused: the defaults cannot be read");
+    }
+}
