@@ -1,175 +1,193 @@
 //! The data plane: takes requests, decides by an immutable view of the replicated state, forwards and records. It never
 //! writes to the cluster and never asks it anything while a request waits.
+//!
+//! [`handle`] is the table of contents of a request. The files beside it are its chapters: [`route`], [`identify`],
+//! [`authorize`], [`forward`], [`record`]; an [`exchange`] is what they hand to one another, a [`problem`] what they
+//! refuse with. [`worker`] is what a thread holds between requests, [`running`] the threads themselves.
 
-use crate::listen::{Addresses, Certificates};
-use futures::future::BoxFuture;
-use ipnet::IpNet;
-use machine::{Tick, View, Wall, member::NodeId};
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+mod authorize;
+mod exchange;
+mod explain;
+mod forward;
+mod identify;
+mod problem;
+mod record;
+mod route;
+mod running;
+mod settings;
+pub(crate) mod worker;
 
-/// The clocks that the data plane reads. The real one is the node's `clock.rs`.
-pub trait Clock: Send + Sync + 'static {
-    /// Microseconds since boot, suspended time included: for durations and, later, leases.
-    fn boot_us(&self) -> u64;
-    /// UTC as the cluster agrees on it: keys end by it, and logs are dated by it.
-    fn wall(&self) -> Wall;
-    /// Cluster time, for the access log.
-    fn tick(&self) -> Tick;
-}
+pub use explain::{Explanation, Imagined, Presented, explain};
+pub use running::{Handle, Status, start};
+pub use settings::{AccessLog, Caps, Clock, Settings, StartError};
+pub(crate) use worker::Worker;
 
-/// Settings of the data plane of one node.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Where to take requests without TLS.
-    pub plain: Option<SocketAddr>,
-    /// Where to take requests with TLS, and the certificates to show.
-    pub tls: Option<(SocketAddr, Certificates)>,
-    /// Worker threads, each with its own runtime, listeners and upstream connections.
-    pub workers: usize,
-    /// Who may say where a request came from (`X-Forwarded-*`) and name it (`X-Request-Id`).
-    pub trusted_proxies: Vec<IpNet>,
-    /// Whether responses name the node in `X-Quorate-Node`.
-    pub names_node: bool,
-    /// Where one JSON line a request goes.
-    pub access_log: AccessLog,
-    /// What one client may take.
-    pub caps: Caps,
-}
+use crate::{
+    listen::connection::{self, Connection},
+    resource::compile::CompiledRoute,
+};
+use exchange::{Exchange, Stage};
+use forward::{Body, Upload, UploadBody, headers};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use hyper::body::{Body as _, Incoming};
+use problem::{Problem, Refusal};
+use std::sync::{Arc, atomic::Ordering};
 
-/// Where the access log goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLog {
-    /// Nowhere.
-    Off,
-    /// To standard output.
-    Stdout,
-    /// To the end of a file, which is made if it does not exist and opened anew on [`Handle::reopen_access_log`].
-    File(PathBuf),
-}
-
-/// Bounds on what clients may take of this node.
-#[derive(Clone, Debug)]
-pub struct Caps {
-    /// Open client connections of the node; more are closed at once.
-    pub connections_max: usize,
-    /// Header fields of one request.
-    pub header_count_max: usize,
-    /// Bytes of the request line and header fields of one request.
-    pub header_bytes_max: usize,
-    /// From the first byte of a request (or a new connection, TLS handshake included) to the end of its header.
-    pub header_read_timeout: Duration,
-    /// A connection without a request, or one whose client neither sends nor takes what it should, ends after this.
-    pub idle_timeout: Duration,
-    /// Bytes of a request body where neither route nor defaults say otherwise.
-    pub body_bytes_max: u64,
-    /// Concurrent HTTP/2 streams of one connection.
-    pub streams_max: u32,
-}
-
-impl Default for Caps {
-    fn default() -> Self {
-        Self {
-            connections_max: 20_000,
-            header_count_max: 96,
-            header_bytes_max: 32 * 1024,
-            header_read_timeout: Duration::from_secs(10),
-            idle_timeout: Duration::from_secs(75),
-            body_bytes_max: 64 * 1024 * 1024,
-            streams_max: 128,
+/// Takes one request through all its stages. Whatever becomes of it is recorded, when its answer has been given or its
+/// client has gone: the exchange sees to that when it is dropped.
+pub(crate) async fn handle(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
+    // The clock before the view, and both after the request has begun: a view that was published before is seen.
+    let (parts, incoming) = request.into_parts();
+    let mut exchange = begin(connection, &parts);
+    let is_bare = parts.method == Method::HEAD;
+    let mut response = match pass(&mut exchange, parts, incoming).await {
+        Ok(response) => response,
+        Err(refusal) => {
+            exchange.problem = Some(refusal.problem);
+            exchange.reason = refusal.reason;
+            refusal.response(exchange.request_id())
         }
-    }
+    };
+    let shared = &exchange.connection.worker.shared;
+    let node = shared.settings.names_node.then_some(&shared.node_header);
+    headers::for_client(response.headers_mut(), &exchange.request_id, node);
+    exchange.status = response.status().as_u16();
+    response.map(|body| body.carrying(exchange, is_bare))
 }
 
-/// Why the data plane could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// An address cannot be bound.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// Which.
-        address: SocketAddr,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// A thread or runtime could not be made.
-    #[error("cannot start a worker: {0}")]
-    Worker(std::io::Error),
-    /// The access log cannot be opened.
-    #[error("cannot open the access log {path}: {source}", path = path.display())]
-    AccessLog {
-        /// Which file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// The certificates cannot be used.
-    #[error(transparent)]
-    Certificates(#[from] crate::listen::CertificateError),
+/// The stages, in order. Each can end the request.
+async fn pass(exchange: &mut Exchange, mut parts: Parts, incoming: Incoming) -> Result<Response<Body>, Refusal> {
+    let connection = Arc::clone(&exchange.connection);
+    let serving = Arc::clone(&exchange.serving);
+    let shared = &connection.worker.shared;
+    let caps = &shared.settings.caps;
+
+    exchange.stage = Stage::Route;
+    let asked = route::read(&parts, caps)?;
+    if asked.path != parts.uri.path() {
+        exchange.canonical = Some(asked.path.clone().into());
+    }
+    if connection.tls.as_ref().is_some_and(|tls| tls.is_misdirected(&asked.host)) {
+        return Err(Refusal::new(Problem::Misdirected, "the connection was made for another host"));
+    }
+    let index = route::find(&serving.plan.compiled, &asked, &parts.method)?;
+    exchange.route = Some(index);
+    let (route, lane) = serving.plan.lane(index).ok_or(Refusal::new(Problem::NoRoute, "there is no such route"))?;
+    let pool = match (&route.upstream, &lane.pool) {
+        (Ok(_), Some(pool)) => pool,
+        _ => return Err(Refusal::new(Problem::RouteUnavailable, "a document that it needs cannot be read")),
+    };
+
+    exchange.stage = Stage::Identify;
+    let (caller, credential) = identify::identify(route, &serving.view, &parts.headers, shared.clock.wall())?;
+    if let Some(caller) = &caller {
+        exchange.consumer = Some(caller.consumer.name.clone());
+        exchange.key = Some(caller.key.id);
+    }
+
+    exchange.stage = Stage::Authorize;
+    let scheme = if connection.tls.is_some() { "https" } else { "http" };
+    if let Some(caller) = &caller {
+        let facts = authorize::Facts { host: &asked.host, path: &asked.path, scheme, client: exchange.client };
+        authorize::authorize(&serving.plan.decisions, route, caller, &parts.method, &facts)?;
+    }
+
+    // Limits are spent here, after it is known who calls and that they may, before anything is sent.
+
+    let body = upload(exchange, route, caps, &parts.headers, incoming)?;
+    let target = route::target(&parts.uri, &asked.path).ok_or(Refusal::new(Problem::BadRequest, "path"))?;
+    let authority = asked.authority.clone();
+    exchange.stage = Stage::Forward;
+    exchange.decided_us = shared.clock.boot_us();
+    let trace = headers::trace(&parts.headers, || connection.worker.random());
+    exchange.trace_id = trace.id;
+    let facts = headers::Facts {
+        is_trusted: connection.is_trusted,
+        peer: &connection.peer_header,
+        scheme,
+        host: &authority,
+        credential,
+        consumer: caller.as_ref().map(|caller| caller.consumer.name.as_str()),
+        request_id: &exchange.request_id,
+        traceparent: trace.parent,
+        continues_trace: trace.continues,
+    };
+    headers::for_upstream(&mut parts.headers, &facts);
+    let outgoing = forward::Outgoing { method: parts.method, uri: target, headers: parts.headers, body };
+    let answer = forward::forward(exchange, pool, outgoing, route.response_timeout).await?;
+    exchange.answered_us = shared.clock.boot_us();
+    if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Refusal::new(
+            Problem::UpstreamUnavailable { sent: true },
+            "the upstream changed the protocol unasked",
+        ));
+    }
+    let may_reuse = exchange.upload.as_ref().is_none_or(|upload| upload.is_done());
+    Ok(answer.into_response(may_reuse, exchange.answered_us))
 }
 
-/// The running data plane. Clones are the same one.
-#[derive(Clone)]
-pub struct Handle {
-    addresses: Addresses,
+fn begin(connection: Arc<Connection>, parts: &Parts) -> Box<Exchange> {
+    let worker = &connection.worker;
+    let shared = &worker.shared;
+    let began_us = shared.clock.boot_us();
+    connection.request_began();
+    shared.in_flight.fetch_add(1, Ordering::Relaxed);
+    let serving = worker.serving();
+    let kept = if connection.is_trusted { headers::kept_request_id(&parts.headers) } else { None };
+    let request_id = kept.unwrap_or_else(|| {
+        let mut id = [0; 32];
+        headers::write_hex(&mut id, u128::from(worker.random()) << 64 | u128::from(worker.random()));
+        HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static(""))
+    });
+    let client = if connection.is_trusted {
+        headers::client_address(&parts.headers, connection.peer, |address| connection::is_trusted(worker, address))
+    } else {
+        connection.peer
+    };
+    Box::new(Exchange {
+        serving,
+        stage: Stage::Route,
+        request_id,
+        trace_id: [b'0'; 32],
+        client,
+        method: parts.method.clone(),
+        uri: parts.uri.clone(),
+        canonical: None,
+        route: None,
+        consumer: None,
+        key: None,
+        upstream: None,
+        status: 0,
+        problem: None,
+        reason: "",
+        upload: None,
+        bytes_out: 0,
+        finished: false,
+        began_us,
+        decided_us: 0,
+        answered_us: 0,
+        connection,
+    })
 }
 
-/// What the data plane says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
-    /// The log index that every worker enforces.
-    pub enforced: u64,
-    /// Open client connections.
-    pub connections: usize,
-    /// Requests in flight.
-    pub in_flight: usize,
-    /// Documents that this release cannot read, and why; the routes that need them are refused.
-    pub unreadable: Vec<String>,
-}
-
-/// Binds the listeners and starts the workers, which enforce `first` from their first request on.
-///
-/// # Errors
-/// [`StartError`] says what could not be had; nothing is left running.
-pub fn start(settings: Settings, node: NodeId, clock: Arc<dyn Clock>, first: Arc<View>) -> Result<Handle, StartError> {
-    let _ = (settings, node, clock, first);
-    Ok(Handle { addresses: Addresses::default() })
-}
-
-impl Handle {
-    /// Makes a view the one that decides. When the future resolves, every request that begins from then on is decided by
-    /// it (or a later one), on every worker. Must be called in the order of the views.
-    pub fn publish(&self, view: Arc<View>) -> BoxFuture<'static, ()> {
-        let _ = view;
-        Box::pin(async {})
+/// The body as it will be sent on; refused at once if it says that it is too long.
+fn upload(
+    exchange: &mut Exchange,
+    route: &CompiledRoute,
+    caps: &Caps,
+    headers: &HeaderMap,
+    incoming: Incoming,
+) -> Result<UploadBody, Refusal> {
+    if incoming.is_end_stream() {
+        return Ok(UploadBody::empty());
     }
-
-    /// Where the listeners are, with the ports that the system chose.
-    #[must_use]
-    pub fn addresses(&self) -> Addresses {
-        self.addresses
+    let bytes_max = route.body_bytes_max.unwrap_or(caps.body_bytes_max);
+    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if declared.or(incoming.size_hint().exact()).is_some_and(|length| length > bytes_max) {
+        let detail = format!("the most is {bytes_max} bytes");
+        return Err(Refusal::new(Problem::RequestTooLarge, "Content-Length is over the limit").telling(detail));
     }
-
-    /// Takes no new connections, lets requests in flight finish for at most this long, then ends what is left.
-    pub fn drain(&self, at_most: Duration) -> BoxFuture<'static, ()> {
-        let _ = at_most;
-        Box::pin(async {})
-    }
-
-    /// Shows other certificates from the next handshake on.
-    ///
-    /// # Errors
-    /// If they cannot be used; the ones before stay.
-    pub fn reload_certificates(&self, certificates: Certificates) -> Result<(), crate::listen::CertificateError> {
-        let _ = certificates;
-        Ok(())
-    }
-
-    /// Opens the access log's file anew: after it has been rotated away.
-    pub fn reopen_access_log(&self) {}
-
-    /// What it says of itself.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        Status::default()
-    }
+    let upload = Arc::new(Upload::default());
+    exchange.upload = Some(Arc::clone(&upload));
+    Ok(UploadBody::new(incoming, upload, bytes_max, Arc::clone(&exchange.connection)))
 }

@@ -1,7 +1,39 @@
 //! Listeners and the connections they accept: how bytes reach the gateway. What a request means is not decided here.
+//!
+//! Every worker has its own listener on the same port (`SO_REUSEPORT`): the kernel hands each connection to one of them,
+//! and it stays with that worker to its end.
 
+pub(crate) mod connection;
+pub(crate) mod tls;
+mod wire;
+
+use crate::gateway::{StartError, Worker};
+use arc_swap::ArcSwap;
+use connection::Protocol;
+use http::HeaderValue;
+use metrics::counter;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use std::{net::SocketAddr, sync::Arc};
+use socket2::{Domain, Socket, Type};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use tls::Tls;
+use tokio::{
+    io::AsyncReadExt,
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 4096;
+/// After an error that will not go away at once: no descriptors left, say.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How HTTP/2 begins, where nobody has asked for it before.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Where the listeners are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,4 +66,148 @@ pub enum CertificateError {
     /// One is damaged, or its key is not its own.
     #[error("the certificate cannot be used: {0}")]
     Unusable(String),
+}
+
+/// A listener of one worker.
+pub(crate) struct Listener {
+    pub(crate) socket: std::net::TcpListener,
+    /// The certificates in force, if it speaks TLS.
+    pub(crate) tls: Option<Arc<ArcSwap<Tls>>>,
+}
+
+/// Opens one listener for each worker on the same address. With port 0 the first one chooses.
+pub(crate) fn open(
+    address: SocketAddr,
+    workers: usize,
+) -> Result<(SocketAddr, Vec<std::net::TcpListener>), StartError> {
+    let failed = |source| StartError::Listen { address, source };
+    if address.port() != 0 {
+        // A port that shares would be shared with another program of the same user, unnoticed. One that does not share
+        // fails if anybody listens there.
+        socket(address, false).map_err(failed)?;
+    }
+    let first: std::net::TcpListener = socket(address, true).map_err(failed)?;
+    let bound = first.local_addr().map_err(failed)?;
+    let mut listeners = vec![first];
+    for _ in 1..workers {
+        listeners.push(socket(bound, true).map_err(failed)?);
+    }
+    for listener in &listeners {
+        // Only now: a listener that is not served would take connections and leave them waiting.
+        socket2::SockRef::from(listener).listen(BACKLOG).map_err(failed)?;
+    }
+    Ok((bound, listeners))
+}
+
+fn socket(address: SocketAddr, shares: bool) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    // Connections of a process that has just ended do not hold the port.
+    socket.set_reuse_address(true)?;
+    if shares {
+        socket.set_reuse_port(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Accepts connections until the node drains.
+pub(crate) async fn accept(worker: Arc<Worker>, listener: Listener) {
+    let Listener { socket, tls } = listener;
+    let listener = match TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => {
+            tracing::error!(%error, "a listener cannot be served");
+            return;
+        }
+    };
+    let refused = counter!("quorate_connections_refused_total");
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = worker.drained() => return,
+        };
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let shared = &worker.shared;
+        if shared.connections.load(Ordering::Relaxed) >= shared.settings.caps.connections_max {
+            refused.increment(1);
+            continue;
+        }
+        shared.connections.fetch_add(1, Ordering::Relaxed);
+        let tls = tls.as_ref().map(|tls| tls.load_full());
+        let counted = Counted(Arc::clone(&worker));
+        tokio::spawn(async move {
+            let counted = counted;
+            // Responses are written whole: waiting for more to send would only delay them.
+            let _ = stream.set_nodelay(true);
+            match tls {
+                None => plain(Arc::clone(&counted.0), stream, peer).await,
+                Some(tls) => encrypted(Arc::clone(&counted.0), stream, peer, &tls).await,
+            }
+        });
+    }
+}
+
+/// A connection that counts against the cap.
+struct Counted(Arc<Worker>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        let shared = &self.0.shared;
+        if shared.connections.fetch_sub(1, Ordering::Relaxed) == 1 && self.0.is_draining() {
+            shared.emptied.notify_waiters();
+        }
+    }
+}
+
+async fn plain(worker: Arc<Worker>, mut stream: TcpStream, peer: SocketAddr) {
+    let patience = worker.shared.settings.caps.header_read_timeout;
+    let Ok(Some((protocol, prefix))) = timeout(patience, sniff(&mut stream)).await else { return };
+    connection::serve(worker, peer, None, protocol, stream, prefix).await;
+}
+
+/// Reads until it is clear which protocol the client speaks. Nothing if it went away.
+async fn sniff(stream: &mut TcpStream) -> Option<(Protocol, Vec<u8>)> {
+    let mut prefix = Vec::with_capacity(PREFACE.len());
+    loop {
+        let mut limited = (&mut *stream).take((PREFACE.len() - prefix.len()) as u64);
+        if limited.read_buf(&mut prefix).await.ok()? == 0 {
+            return None;
+        }
+        if !PREFACE.starts_with(&prefix) {
+            return Some((Protocol::Http1, prefix));
+        }
+        if prefix.len() == PREFACE.len() {
+            return Some((Protocol::Http2, prefix));
+        }
+    }
+}
+
+async fn encrypted(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, tls: &Tls) {
+    let patience = worker.shared.settings.caps.header_read_timeout;
+    let handshake = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream);
+    let stream = match timeout(patience, handshake).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            tracing::debug!(%peer, %error, "no TLS with a client");
+            return;
+        }
+        Err(_) => return,
+    };
+    let (_, session) = stream.get_ref();
+    let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+    let shown = tls.shown(session.server_name());
+    connection::serve(worker, peer, Some(shown), protocol, stream, Vec::new()).await;
+}
+
+/// An address as a header field says it.
+fn headers_of(address: IpAddr) -> HeaderValue {
+    HeaderValue::from_str(&address.to_string()).unwrap_or(HeaderValue::from_static("unknown"))
 }

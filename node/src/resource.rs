@@ -18,6 +18,7 @@ pub(crate) mod table;
 mod tree;
 mod whole;
 
+pub use crate::gateway::{Explanation, Imagined, Presented, explain};
 pub use export::{document_json, export};
 pub use parse::{ResourceFile, parse};
 pub use plan::{delete, plan};
@@ -175,64 +176,4 @@ pub struct Described {
     pub json: String,
     /// The cluster revision of the last change.
     pub revision: u64,
-}
-
-/// A request that is only thought of.
-#[derive(Clone, Copy, Debug)]
-pub struct Imagined<'a> {
-    /// What would be presented.
-    pub credential: Presented<'a>,
-    /// `GET`.
-    pub method: &'a str,
-    /// A whole URL, or a path.
-    pub url: &'a str,
-}
-
-/// The credential of an imagined request.
-#[derive(Clone, Copy)]
-pub enum Presented<'a> {
-    /// None.
-    Nothing,
-    /// A whole credential.
-    Text(&'a str),
-    /// The public part of a key, taken as if its secret had been shown.
-    Id(machine::key::KeyId),
-}
-
-impl fmt::Debug for Presented<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Nothing => f.write_str("Nothing"),
-            Self::Text(_) => f.write_str("Text(…)"),
-            Self::Id(id) => write!(f, "Id({id})"),
-        }
-    }
-}
-
-/// What would become of a request.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Explanation {
-    /// Whether it would be forwarded.
-    pub allowed: bool,
-    /// The stage that decides: `route`, `identify`, `authorize`, `limit` or `forward`.
-    pub stage: &'static str,
-    /// Why, for an operator.
-    pub reason: String,
-    /// The route that takes it.
-    pub route: Option<Name>,
-    /// Who calls.
-    pub consumer: Option<Name>,
-    /// The policies that decide.
-    pub policies: Vec<String>,
-    /// The limits that count it.
-    pub limits: Vec<String>,
-    /// Where it would go.
-    pub upstream: Option<Name>,
-}
-
-/// Says what would become of a request, without sending it.
-#[must_use]
-pub fn explain(registry: &machine::Registry, now: machine::Wall, request: &Imagined<'_>) -> Explanation {
-    let _ = (registry, now, request);
-    Explanation::default()
 }

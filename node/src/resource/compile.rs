@@ -66,7 +66,7 @@ pub(crate) enum Guard {
     /// Whoever is identified may.
     Open,
     /// The policies that can apply to the route.
-    Policies { set: PolicySet, context: ContextUse },
+    Policies { set: Box<PolicySet>, context: ContextUse },
 }
 
 impl Compiled {
@@ -241,7 +241,7 @@ fn compile_route<'p>(
                 upstream = Err(error.to_string().into());
             }
         }
-        Guard::Policies { set, context }
+        Guard::Policies { set: Box::new(set), context }
     } else {
         Guard::Open
     };

@@ -1,0 +1,85 @@
+//! One request and its answer: what is learned on the way, kept for the record that is made when the exchange ends,
+//! however it ends.
+
+use super::{forward::Upload, problem::Problem, record, worker::Serving};
+use crate::listen::connection::Connection;
+use http::{HeaderValue, Method, Uri};
+use machine::{Name, key::KeyId};
+use std::{net::IpAddr, sync::Arc};
+
+/// Where an exchange stands; the last one is where it was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    Route,
+    Identify,
+    Authorize,
+    Forward,
+}
+
+/// One request and its answer.
+pub(crate) struct Exchange {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) serving: Arc<Serving>,
+    pub(crate) stage: Stage,
+    pub(crate) request_id: HeaderValue,
+    /// 32 hexadecimal digits.
+    pub(crate) trace_id: [u8; 32],
+    pub(crate) client: IpAddr,
+    pub(crate) method: Method,
+    /// As it was asked for, until it is routed.
+    pub(crate) uri: Uri,
+    /// The one form that is routed, where it differs from what was asked for.
+    pub(crate) canonical: Option<Box<str>>,
+    /// Its place among the compiled routes.
+    pub(crate) route: Option<usize>,
+    pub(crate) consumer: Option<Name>,
+    pub(crate) key: Option<KeyId>,
+    pub(crate) upstream: Option<Arc<str>>,
+    /// 0 while there is no answer.
+    pub(crate) status: u16,
+    pub(crate) problem: Option<Problem>,
+    /// Why it was refused, for operators.
+    pub(crate) reason: &'static str,
+    pub(crate) upload: Option<Arc<Upload>>,
+    pub(crate) bytes_out: u64,
+    /// Whether the answer was given to its last byte.
+    pub(crate) finished: bool,
+    /// Microseconds on the boot clock: when the head was there, the decision was made and the upstream began to answer.
+    pub(crate) began_us: u64,
+    pub(crate) decided_us: u64,
+    pub(crate) answered_us: u64,
+}
+
+impl Exchange {
+    /// The path for the log: without its query, which may hold anything.
+    pub(crate) fn path(&self) -> &str {
+        self.canonical.as_deref().unwrap_or_else(|| self.uri.path())
+    }
+
+    pub(crate) fn request_id(&self) -> &str {
+        self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// Whether the gateway let it pass.
+    pub(crate) fn is_admitted(&self) -> bool {
+        self.stage == Stage::Forward
+    }
+}
+
+impl Stage {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Identify => "identify",
+            Self::Authorize => "authorize",
+            Self::Forward => "forward",
+        }
+    }
+}
+
+impl Drop for Exchange {
+    /// An exchange ends when its answer has been given, or when the client has gone: either way it is recorded.
+    fn drop(&mut self) {
+        record::record(self);
+    }
+}

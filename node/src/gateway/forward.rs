@@ -1,0 +1,171 @@
+//! Sending a request on and bringing its answer back: whose connection, how long, how often, and what is said when it
+//! does not work. Balancing, retries by policy and upgrades have their place here and in the rooms beside it.
+//!
+//! A request is sent again only if nothing of it was sent, or if it is idempotent, has no body and met a connection that
+//! had been idle: such a connection may have been closed by the upstream at that very moment, and nobody is to blame.
+
+mod body;
+mod connect;
+mod deadline;
+pub(crate) mod headers;
+mod pool;
+
+pub(crate) use body::{Body, Upload, UploadBody};
+pub(crate) use deadline::Deadlines;
+pub(crate) use pool::Pool;
+
+use super::{
+    exchange::Exchange,
+    problem::{Problem, Refusal},
+};
+use connect::ConnectError;
+use deadline::Watch;
+use http::{HeaderMap, Method, Request, Response, Uri, Version, header};
+use hyper::body::Incoming;
+use pool::{Lease, Taken};
+use std::{pin::pin, sync::Arc, task::Poll, time::Duration};
+
+/// Targets that one request tries to reach, and idle connections that it finds dead, at most.
+const ATTEMPTS_MAX: usize = 6;
+
+/// What is to be sent.
+pub(crate) struct Outgoing {
+    pub(crate) method: Method,
+    /// Path and query alone.
+    pub(crate) uri: Uri,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: UploadBody,
+}
+
+/// The head of the upstream's answer, and what its body will come through.
+pub(crate) struct Answer {
+    pub(crate) response: Response<Incoming>,
+    lease: Lease,
+    watch: Watch,
+    idle_timeout: Duration,
+}
+
+/// Sends a request and waits for the head of its answer.
+pub(crate) async fn forward(
+    exchange: &mut Exchange,
+    pool: &Arc<Pool>,
+    outgoing: Outgoing,
+    response_timeout: Option<Duration>,
+) -> Result<Answer, Refusal> {
+    let upstream = Arc::clone(pool.upstream());
+    let response_timeout = response_timeout.unwrap_or(upstream.response_timeout);
+    let worker = Arc::clone(&exchange.connection.worker);
+    let watch = worker.deadlines.watch(response_timeout);
+    let may_repeat = outgoing.method.is_idempotent() && outgoing.body.is_empty();
+    let Outgoing { method, uri, headers, body } = outgoing;
+    let mut request = Request::new(body);
+    *request.method_mut() = method;
+    *request.uri_mut() = uri;
+    *request.version_mut() = Version::HTTP_11;
+    *request.headers_mut() = headers;
+    let mut refusal = Refusal::new(Problem::UpstreamUnavailable { sent: false }, "no target was tried");
+
+    for _ in 0..ATTEMPTS_MAX {
+        let mut lease = match pool.take(worker.shared.clock.boot_us()) {
+            Taken::Idle(lease) => lease,
+            Taken::Connect(permit) => match connect::connect(permit, upstream.connect_timeout).await {
+                Ok(lease) => lease,
+                Err(ConnectError { target, timed_out, reason }) => {
+                    let more = pool.failed(target, worker.shared.clock.boot_us());
+                    exchange.upstream = upstream.targets.get(target).map(|target| target.text.clone());
+                    let problem =
+                        if timed_out { Problem::UpstreamTimeout } else { Problem::UpstreamUnavailable { sent: false } };
+                    refusal = Refusal::new(problem, reason);
+                    if more {
+                        continue;
+                    }
+                    break;
+                }
+            },
+            Taken::Full => return Err(Refusal::new(Problem::Overloaded, "all connections to the upstream are busy")),
+            Taken::NoTarget => break,
+        };
+        let target = upstream.targets.get(lease.target());
+        exchange.upstream = target.map(|target| target.text.clone());
+        // HTTP/1.0 may come without a host.
+        let has_host = request.headers().get(header::HOST).is_some_and(|host| !host.is_empty());
+        if let Some(target) = target.filter(|_| !upstream.keeps_host || !has_host) {
+            request.headers_mut().insert(header::HOST, target.authority.clone());
+        }
+        if !lease.is_ready().await {
+            continue;
+        }
+        let copy = (may_repeat && lease.is_reused()).then(|| copy_of(&request));
+        match send(&mut lease, request, &watch, exchange.upload.as_deref(), response_timeout).await {
+            Ok(response) => {
+                pool.succeeded(lease.target());
+                watch.rearm(upstream.idle_timeout);
+                return Ok(Answer { response, lease, watch, idle_timeout: upstream.idle_timeout });
+            }
+            Err(Failure::NotSent(unsent)) => request = *unsent,
+            Err(Failure::TimedOut) => {
+                return Err(Refusal::new(Problem::UpstreamTimeout, "the upstream did not begin to answer in time"));
+            }
+            Err(Failure::Broken) => {
+                if let Some(refusal) = exchange.upload.as_ref().and_then(|upload| upload.refusal()) {
+                    return Err(refusal);
+                }
+                let Some(copy) = copy else {
+                    let problem = Problem::UpstreamUnavailable { sent: true };
+                    return Err(Refusal::new(problem, "the upstream closed the connection without an answer"));
+                };
+                request = copy;
+            }
+        }
+    }
+    Err(refusal)
+}
+
+enum Failure {
+    /// Nothing of it was sent: here it is again.
+    NotSent(Box<Request<UploadBody>>),
+    /// Some of it may have been sent.
+    Broken,
+    TimedOut,
+}
+
+async fn send(
+    lease: &mut Lease,
+    request: Request<UploadBody>,
+    watch: &Watch,
+    upload: Option<&Upload>,
+    timeout: Duration,
+) -> Result<Response<Incoming>, Failure> {
+    let mut sending = pin!(lease.sender().try_send_request(request));
+    let mut seen = 0;
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+            return Poll::Ready(sent.map_err(|mut error| match error.take_message() {
+                Some(message) => Failure::NotSent(Box::new(message)),
+                None => Failure::Broken,
+            }));
+        }
+        while watch.poll(cx).is_ready() {
+            // The time to answer begins when the request is there: a body that still moves is no silence.
+            match upload {
+                Some(upload) if !upload.is_done() && upload.bytes() > seen => {
+                    seen = upload.bytes();
+                    watch.rearm(timeout);
+                }
+                _ => return Poll::Ready(Err(Failure::TimedOut)),
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// A request without a body, once more.
+fn copy_of(request: &Request<UploadBody>) -> Request<UploadBody> {
+    let mut copy = Request::new(UploadBody::empty());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy
+}

@@ -1,0 +1,449 @@
+//! Header fields on their way through: what belongs to one connection stays behind, what a client may not claim is
+//! removed, and what the upstream may rely on is added.
+
+use crate::gateway::identify::CredentialPlace;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use smallvec::SmallVec;
+use std::net::IpAddr;
+
+/// Set by the gateway for the upstream.
+pub(crate) const CONSUMER: HeaderName = HeaderName::from_static("x-quorate-consumer");
+/// On every response.
+pub(crate) const NODE: HeaderName = HeaderName::from_static("x-quorate-node");
+/// On every request and response.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Where a key may be shown.
+pub(crate) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+pub(crate) const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+
+/// Bytes of a request id that is kept.
+const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Addresses of `X-Forwarded-For` that are looked at.
+const HOPS_MAX: usize = 32;
+
+/// What is said to the upstream of a request.
+pub(crate) struct Facts<'a> {
+    /// Whether the other side of the connection may say where a request came from.
+    pub(crate) is_trusted: bool,
+    pub(crate) peer: &'a HeaderValue,
+    pub(crate) scheme: &'static str,
+    /// As the client named the host, port included.
+    pub(crate) host: &'a HeaderValue,
+    pub(crate) credential: CredentialPlace,
+    pub(crate) consumer: Option<&'a str>,
+    pub(crate) request_id: &'a HeaderValue,
+    pub(crate) traceparent: HeaderValue,
+    /// Whether the trace is the client's.
+    pub(crate) continues_trace: bool,
+}
+
+type Names = SmallVec<[HeaderName; 8]>;
+
+/// Makes the header of a request what the upstream may see.
+pub(crate) fn for_upstream(headers: &mut HeaderMap, facts: &Facts<'_>) {
+    let mut unwanted = of_this_connection(headers);
+    for name in headers.keys() {
+        if is_claimed(name, facts.is_trusted) {
+            unwanted.push(name.clone());
+        }
+    }
+    remove(headers, &unwanted);
+    match facts.credential {
+        CredentialPlace::ApiKey => drop(headers.remove(API_KEY)),
+        CredentialPlace::Authorization => drop(headers.remove(header::AUTHORIZATION)),
+        CredentialPlace::Nowhere => {}
+    }
+    // It was for this gateway, which has decided to take the body.
+    headers.remove(header::EXPECT);
+
+    let forwarded_for = match headers.get(FORWARDED_FOR) {
+        Some(_) => appended(headers, facts.peer),
+        None => facts.peer.clone(),
+    };
+    headers.insert(FORWARDED_FOR, forwarded_for);
+    if !headers.contains_key(FORWARDED_PROTO) {
+        headers.insert(FORWARDED_PROTO, HeaderValue::from_static(facts.scheme));
+    }
+    if !headers.contains_key(FORWARDED_HOST) {
+        headers.insert(FORWARDED_HOST, facts.host.clone());
+    }
+    headers.insert(header::HOST, facts.host.clone());
+    headers.insert(REQUEST_ID, facts.request_id.clone());
+    headers.insert(TRACEPARENT, facts.traceparent.clone());
+    if !facts.continues_trace {
+        headers.remove(TRACESTATE);
+    }
+    if let Some(consumer) = facts.consumer.and_then(|name| HeaderValue::from_str(name).ok()) {
+        headers.insert(CONSUMER, consumer);
+    }
+}
+
+/// Makes the header of a response what the client may see.
+pub(crate) fn for_client(headers: &mut HeaderMap, request_id: &HeaderValue, node: Option<&HeaderValue>) {
+    let mut unwanted = of_this_connection(headers);
+    unwanted.extend(headers.keys().filter(|name| name.as_str().starts_with("x-quorate-")).cloned());
+    remove(headers, &unwanted);
+    headers.insert(REQUEST_ID, request_id.clone());
+    if let Some(node) = node {
+        headers.insert(NODE, node.clone());
+    }
+}
+
+/// Fields that belong to one connection, and those that `Connection` names.
+fn of_this_connection(headers: &HeaderMap) -> Names {
+    let mut names = Names::new();
+    for name in headers.keys() {
+        let is_own = matches!(
+            name.as_str(),
+            "connection"
+                | "keep-alive"
+                | "proxy-connection"
+                | "proxy-authenticate"
+                | "proxy-authorization"
+                | "te"
+                | "transfer-encoding"
+                | "upgrade"
+                | "http2-settings"
+        );
+        if is_own {
+            names.push(name.clone());
+        }
+    }
+    for value in headers.get_all(header::CONNECTION) {
+        for token in value.as_bytes().split(|byte| *byte == b',') {
+            // What frames the message or says where it goes is not the client's to take away.
+            if let Ok(name) = HeaderName::from_bytes(token.trim_ascii())
+                && name != header::HOST
+                && name != header::CONTENT_LENGTH
+                && name != header::AUTHORIZATION
+            {
+                names.push(name);
+            }
+        }
+    }
+    names
+}
+
+/// Whether a field claims something that only this gateway, or a trusted proxy before it, may say. Underscores count as
+/// hyphens: some upstreams read them so.
+fn is_claimed(name: &HeaderName, is_trusted: bool) -> bool {
+    let name = name.as_str().as_bytes();
+    match name.first() {
+        Some(b'x') => {
+            begins_with(name, b"x-quorate-")
+                || (!is_trusted
+                    && (begins_with(name, b"x-forwarded-") || same(name, b"x-real-ip") || same(name, b"x-client-ip")))
+        }
+        Some(b'f') => !is_trusted && name == b"forwarded",
+        _ => false,
+    }
+}
+
+fn begins_with(name: &[u8], prefix: &[u8]) -> bool {
+    name.get(..prefix.len()).is_some_and(|beginning| same(beginning, prefix))
+}
+
+fn same(name: &[u8], plain: &[u8]) -> bool {
+    name.len() == plain.len()
+        && name.iter().zip(plain).all(|(one, other)| one == other || (*one == b'_' && *other == b'-'))
+}
+
+fn remove(headers: &mut HeaderMap, names: &Names) {
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// What a trusted proxy said, and the proxy itself.
+fn appended(headers: &HeaderMap, peer: &HeaderValue) -> HeaderValue {
+    let mut list: Vec<u8> = Vec::new();
+    for value in headers.get_all(FORWARDED_FOR) {
+        list.extend_from_slice(value.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(peer.as_bytes());
+    HeaderValue::from_bytes(&list).unwrap_or_else(|_| peer.clone())
+}
+
+/// Where a request came from: the last address that no trusted proxy has.
+pub(crate) fn client_address(headers: &HeaderMap, peer: IpAddr, is_trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
+    let mut client = peer;
+    if !is_trusted(peer) {
+        return client;
+    }
+    let mut hops: SmallVec<[IpAddr; 8]> = SmallVec::new();
+    for value in headers.get_all(FORWARDED_FOR) {
+        for hop in value.to_str().unwrap_or_default().split(',') {
+            let Some(address) = address(hop.trim()) else {
+                // What stands before something unreadable cannot be told apart from an invention.
+                hops.clear();
+                continue;
+            };
+            hops.push(address);
+        }
+    }
+    for hop in hops.into_iter().rev().take(HOPS_MAX) {
+        client = hop;
+        if !is_trusted(hop) {
+            break;
+        }
+    }
+    client
+}
+
+/// `192.0.2.1`, `2001:db8::1`, `[2001:db8::1]:443`, `192.0.2.1:443`.
+fn address(text: &str) -> Option<IpAddr> {
+    let address =
+        text.parse::<IpAddr>().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|both| both.ip()));
+    address
+        .or_else(|| text.strip_prefix('[')?.strip_suffix(']')?.parse().ok())
+        .map(|address: IpAddr| address.to_canonical())
+}
+
+/// The id that a trusted proxy gave the request, if it can be kept.
+pub(crate) fn kept_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(REQUEST_ID)?;
+    let is_fine = (1..=REQUEST_ID_BYTES_MAX).contains(&value.len())
+        && value
+            .as_bytes()
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'='));
+    is_fine.then(|| value.clone())
+}
+
+/// A trace that goes on, or a new one (W3C Trace Context, version 00).
+pub(crate) struct Trace {
+    pub(crate) id: [u8; 32],
+    /// What the upstream is told.
+    pub(crate) parent: HeaderValue,
+    pub(crate) continues: bool,
+}
+
+/// Continues the trace of a request under a new span, or begins one.
+pub(crate) fn trace(headers: &HeaderMap, random: impl Fn() -> u64) -> Trace {
+    let given = headers.get(TRACEPARENT).and_then(|value| read_traceparent(value.as_bytes()));
+    let (id, flags, continues) = match given {
+        Some((id, flags)) => (id, flags, true),
+        None => {
+            let mut id = [0; 32];
+            write_hex(&mut id, u128::from(random()) << 64 | u128::from(random() | 1));
+            (id, *b"00", false)
+        }
+    };
+    let mut span = [0; 16];
+    write_hex(&mut span, u128::from(random() | 1));
+    let mut text = [0_u8; 55];
+    for (place, byte) in
+        text.iter_mut().zip(b"00-".iter().chain(&id).chain(b"-").chain(&span).chain(b"-").chain(&flags))
+    {
+        *place = *byte;
+    }
+    let parent = HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""));
+    Trace { id, parent, continues }
+}
+
+fn read_traceparent(text: &[u8]) -> Option<([u8; 32], [u8; 2])> {
+    let (version, rest) = text.split_first_chunk::<3>()?;
+    let (id, rest) = rest.split_first_chunk::<32>()?;
+    let (span, rest) = rest.strip_prefix(b"-")?.split_first_chunk::<16>()?;
+    let (flags, rest) = rest.strip_prefix(b"-")?.split_first_chunk::<2>()?;
+    let is_hex = |bytes: &[u8]| bytes.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == b'0');
+    // Later versions may say more after what this one knows; `ff` is no version.
+    let is_whole = if version == b"00-" { rest.is_empty() } else { rest.is_empty() || rest.starts_with(b"-") };
+    let is_fine = version.ends_with(b"-")
+        && is_hex(version.get(..2)?)
+        && !version.starts_with(b"ff")
+        && is_whole
+        && is_hex(id)
+        && is_hex(span)
+        && is_hex(flags)
+        && !is_zero(id)
+        && !is_zero(span);
+    is_fine.then_some((*id, *flags))
+}
+
+/// Writes the low digits of a number, as many as there is room for.
+pub(crate) fn write_hex(out: &mut [u8], number: u128) {
+    for (place, byte) in out.iter_mut().rev().enumerate() {
+        let digit = u8::try_from((number >> (4 * place)) & 15).unwrap_or(0);
+        *byte = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(HeaderName::from_bytes(name.as_bytes()).unwrap(), value.parse().unwrap());
+        }
+        headers
+    }
+
+    fn sent(fields: &[(&str, &str)], is_trusted: bool, credential: CredentialPlace) -> Vec<String> {
+        let mut headers = map(fields);
+        let facts = Facts {
+            is_trusted,
+            peer: &HeaderValue::from_static("192.0.2.9"),
+            scheme: "https",
+            host: &HeaderValue::from_static("api.example.com:8443"),
+            credential,
+            consumer: Some("acme"),
+            request_id: &HeaderValue::from_static("id-1"),
+            traceparent: HeaderValue::from_static("00-t-s-01"),
+            continues_trace: false,
+        };
+        for_upstream(&mut headers, &facts);
+        let mut lines: Vec<String> =
+            headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
+        lines.sort();
+        lines
+    }
+
+    const ADDED: [&str; 7] = [
+        "host: api.example.com:8443",
+        "traceparent: 00-t-s-01",
+        "x-forwarded-for: 192.0.2.9",
+        "x-forwarded-host: api.example.com:8443",
+        "x-forwarded-proto: https",
+        "x-quorate-consumer: acme",
+        "x-request-id: id-1",
+    ];
+
+    #[test]
+    fn what_belongs_to_the_connection_stays_behind() {
+        let lines = sent(
+            &[
+                ("connection", "close, X-Custom , host, content-length, x-forwarded-for, authorization"),
+                ("connection", "keep-alive"),
+                ("keep-alive", "5"),
+                ("x-custom", "1"),
+                ("proxy-authorization", "secret"),
+                ("te", "trailers"),
+                ("transfer-encoding", "chunked"),
+                ("upgrade", "h2c"),
+                ("expect", "100-continue"),
+            ],
+            false,
+            CredentialPlace::Nowhere,
+        );
+        assert_eq!(lines, ADDED);
+    }
+
+    #[test]
+    fn what_a_client_may_not_claim_is_removed() {
+        let claims = [
+            ("host", "elsewhere"),
+            ("x-quorate-consumer", "admin"),
+            ("x_quorate_consumer", "admin"),
+            ("x-quorate-anything", "1"),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded_for", "10.0.0.1"),
+            ("x-forwarded-proto", "gopher"),
+            ("x-forwarded-host", "elsewhere"),
+            ("x-forwarded-prefix", "/x"),
+            ("x-real-ip", "10.0.0.1"),
+            ("forwarded", "for=10.0.0.1"),
+            ("x-request-id", "mine"),
+            ("traceparent", "mine"),
+            ("tracestate", "a=b"),
+        ];
+        assert_eq!(sent(&claims, false, CredentialPlace::Nowhere), ADDED);
+        let trusted = sent(&claims, true, CredentialPlace::Nowhere);
+        for line in [
+            "x-forwarded-for: 10.0.0.1, 192.0.2.9",
+            "x-forwarded-proto: gopher",
+            "x-forwarded-host: elsewhere",
+            "x-forwarded-prefix: /x",
+            "x-quorate-consumer: acme",
+        ] {
+            assert!(trusted.contains(&line.to_owned()), "{line}: {trusted:?}");
+        }
+        assert!(!trusted.iter().any(|line| line.contains("admin")));
+    }
+
+    #[test]
+    fn the_credential_goes_and_nothing_else() {
+        let both = [("x-api-key", "k"), ("authorization", "Bearer app"), ("cookie", "c")];
+        let lines = sent(&both, false, CredentialPlace::ApiKey);
+        assert!(
+            lines.contains(&"authorization: Bearer app".to_owned())
+                && !lines.iter().any(|line| line.starts_with("x-api-key"))
+        );
+        let lines = sent(&both, false, CredentialPlace::Authorization);
+        assert!(!lines.iter().any(|line| line.starts_with("authorization")));
+        assert!(lines.contains(&"cookie: c".to_owned()));
+    }
+
+    #[test]
+    fn a_response_keeps_its_own() {
+        let mut headers = map(&[
+            ("connection", "x-a"),
+            ("x-a", "1"),
+            ("set-cookie", "a"),
+            ("set-cookie", "b"),
+            ("x-quorate-node", "7"),
+            ("x-request-id", "u"),
+        ]);
+        for_client(&mut headers, &HeaderValue::from_static("id"), Some(&HeaderValue::from_static("1")));
+        assert_eq!(
+            headers,
+            map(&[("set-cookie", "a"), ("set-cookie", "b"), ("x-request-id", "id"), ("x-quorate-node", "1")])
+        );
+    }
+
+    #[test]
+    fn the_client_is_the_last_that_no_trusted_proxy_is() {
+        let trusted = |address: IpAddr| address.to_string().starts_with("10.");
+        let client = |lines: &[&str], peer: &str| {
+            let fields: Vec<(&str, &str)> = lines.iter().map(|line| ("x-forwarded-for", *line)).collect();
+            client_address(&map(&fields), peer.parse().unwrap(), trusted).to_string()
+        };
+        assert_eq!(client(&["1.1.1.1"], "9.9.9.9"), "9.9.9.9");
+        assert_eq!(client(&[], "10.0.0.1"), "10.0.0.1");
+        assert_eq!(client(&["6.6.6.6, 1.1.1.1"], "10.0.0.1"), "1.1.1.1");
+        assert_eq!(client(&["6.6.6.6, 1.1.1.1, 10.0.0.2"], "10.0.0.1"), "1.1.1.1");
+        assert_eq!(client(&["6.6.6.6", "1.1.1.1:4711, 10.0.0.2"], "10.0.0.1"), "1.1.1.1");
+        assert_eq!(client(&["[2001:db8::1]:80"], "10.0.0.1"), "2001:db8::1");
+        assert_eq!(client(&["6.6.6.6, unknown, 10.0.0.3"], "10.0.0.1"), "10.0.0.3");
+        assert_eq!(client(&["6.6.6.6, unknown"], "10.0.0.1"), "10.0.0.1");
+    }
+
+    #[test]
+    fn traces_go_on_or_begin() {
+        let random = || 7;
+        let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let trace_of = |text: &str| trace(&map(&[("traceparent", text)]), random);
+        let kept = trace_of(given);
+        assert!(kept.continues);
+        assert_eq!(kept.parent, "00-0af7651916cd43dd8448eb211c80319c-0000000000000007-01");
+        assert!(trace_of("01-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more").continues);
+        for wrong in [
+            "",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",
+        ] {
+            let begun = trace_of(wrong);
+            assert!(!begun.continues, "{wrong}");
+            assert!(read_traceparent(begun.parent.as_bytes()).is_some());
+        }
+    }
+
+    #[test]
+    fn request_ids_are_kept_if_they_are_plain() {
+        let kept = |text: &str| kept_request_id(&map(&[("x-request-id", text)])).is_some();
+        assert!(kept("01J-abc_9.z="));
+        assert!(!kept("") && !kept("a b") && !kept("a\"b") && !kept(&"a".repeat(129)));
+    }
+}

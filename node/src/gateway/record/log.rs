@@ -1,0 +1,298 @@
+//! The access log: lines are made in a buffer of the worker and written by a thread of its own, so that no request ever
+//! waits for a disk. The buffer is bounded; what does not fit is dropped and counted
+//! (`quorate_access_log_dropped_total`), never silently.
+
+use super::meter::decision;
+use crate::gateway::{AccessLog, StartError, exchange::Exchange, worker::lock};
+use metrics::{Counter, counter};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+/// Bytes of lines that wait for one worker: a second of a busy worker's log.
+const BUFFER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A path that is longer is cut in the log.
+const PATH_BYTES_MAX: usize = 2048;
+/// How often the buffers are written out.
+const WRITE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The lines of one worker that are not written yet.
+pub(crate) struct LogBuffer {
+    /// None if there is no log.
+    lines: Option<Mutex<Vec<u8>>>,
+    dropped: Counter,
+}
+
+/// The thread that writes.
+pub(crate) struct LogWriter {
+    order: Arc<Order>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Order {
+    stop: AtomicBool,
+    reopen: AtomicBool,
+}
+
+enum Sink {
+    Stdout,
+    File(PathBuf, File),
+}
+
+impl LogBuffer {
+    /// Room for a line, or `None` if there is no log or no room.
+    pub(super) fn line(&self) -> Option<MutexGuard<'_, Vec<u8>>> {
+        let lines = lock(self.lines.as_ref()?);
+        if lines.len() >= BUFFER_BYTES_MAX {
+            self.dropped.increment(1);
+            return None;
+        }
+        Some(lines)
+    }
+}
+
+impl LogWriter {
+    /// Opens the log and starts its thread; one buffer for each worker.
+    ///
+    /// # Errors
+    /// If the file cannot be opened or the thread cannot be started.
+    pub(crate) fn start(log: &AccessLog, workers: usize) -> Result<(Self, Vec<Arc<LogBuffer>>), StartError> {
+        let sink = match log {
+            AccessLog::Off => None,
+            AccessLog::Stdout => Some(Sink::Stdout),
+            AccessLog::File(path) => {
+                Some(Sink::open(path.clone()).map_err(|source| StartError::AccessLog { path: path.clone(), source })?)
+            }
+        };
+        let dropped = counter!("quorate_access_log_dropped_total");
+        let buffers: Vec<Arc<LogBuffer>> = (0..workers)
+            .map(|_| Arc::new(LogBuffer { lines: sink.is_some().then(Mutex::default), dropped: dropped.clone() }))
+            .collect();
+        let order = Arc::new(Order::default());
+        let thread = match sink {
+            None => None,
+            Some(sink) => {
+                let (order, buffers) = (order.clone(), buffers.clone());
+                let name = "access-log".to_owned();
+                let run = move || write_out(sink, &order, &buffers, &dropped);
+                Some(thread::Builder::new().name(name).spawn(run).map_err(StartError::Worker)?)
+            }
+        };
+        Ok((Self { order, thread: Mutex::new(thread) }, buffers))
+    }
+
+    pub(crate) fn reopen(&self) {
+        self.order.reopen.store(true, Ordering::Relaxed);
+    }
+
+    /// Writes what is there and ends the thread. Blocks as long as the disk does.
+    pub(crate) fn stop(&self) {
+        self.order.stop.store(true, Ordering::Release);
+        let thread = lock(&self.thread).take();
+        if let Some(thread) = thread {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for LogWriter {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn write_out(mut sink: Sink, order: &Order, buffers: &[Arc<LogBuffer>], dropped: &Counter) {
+    let mut spare = Vec::new();
+    let mut failing = false;
+    loop {
+        // Read before the buffers: what is recorded before `stop` is written.
+        let stop = order.stop.load(Ordering::Acquire);
+        if order.reopen.swap(false, Ordering::Relaxed) {
+            sink.reopen();
+        }
+        for buffer in buffers {
+            let Some(lines) = &buffer.lines else { continue };
+            std::mem::swap(&mut *lock(lines), &mut spare);
+            if spare.is_empty() {
+                continue;
+            }
+            match sink.write(&spare) {
+                Ok(()) => failing = false,
+                Err(error) => {
+                    let count = spare.iter().filter(|byte| **byte == b'\n').count();
+                    dropped.increment(count as u64);
+                    if !failing {
+                        tracing::error!(%error, "the access log cannot be written; lines are lost until it can");
+                    }
+                    failing = true;
+                }
+            }
+            spare.clear();
+        }
+        if stop {
+            return;
+        }
+        thread::park_timeout(WRITE_INTERVAL);
+    }
+}
+
+impl Sink {
+    fn open(path: PathBuf) -> io::Result<Self> {
+        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        Ok(Self::File(path, file))
+    }
+
+    fn reopen(&mut self) {
+        if let Self::File(path, file) = self {
+            match OpenOptions::new().create(true).append(true).open(&*path) {
+                Ok(new) => *file = new,
+                Err(error) => tracing::error!(%error, path = %path.display(), "the access log cannot be opened anew"),
+            }
+        }
+    }
+
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout => {
+                let mut out = io::stdout().lock();
+                out.write_all(lines)?;
+                out.flush()
+            }
+            Self::File(_, file) => file.write_all(lines),
+        }
+    }
+}
+
+/// Writes the line of an exchange.
+pub(super) fn write(line: &mut Vec<u8>, exchange: &Exchange, now_us: u64) {
+    let shared = &exchange.connection.worker.shared;
+    let total_us = now_us.saturating_sub(exchange.began_us);
+    // Dated by its beginning.
+    let wall_ms = shared.clock.wall().0.saturating_sub(total_us / 1000);
+    let since = |from: u64, to: u64| if to > 0 { to.saturating_sub(from) } else { 0 };
+    let route = exchange.route.and_then(|route| exchange.serving.plan.compiled.routes.get(route));
+
+    line.extend_from_slice(b"{\"time\":\"");
+    time(line, wall_ms);
+    line.extend_from_slice(b"\",\"tick\":");
+    number(line, shared.clock.tick().0);
+    field(line, "request_id", Some(exchange.request_id()));
+    field(line, "trace_id", std::str::from_utf8(&exchange.trace_id).ok());
+    line.extend_from_slice(b",\"node\":");
+    number(line, shared.node);
+    line.extend_from_slice(b",\"client\":\"");
+    let _ = write!(line, "{}", exchange.client);
+    line.push(b'"');
+    field(line, "consumer", exchange.consumer.as_ref().map(machine::Name::as_str));
+    match exchange.key {
+        Some(key) => drop(write!(line, ",\"key_id\":\"{key}\"")),
+        None => field(line, "key_id", None),
+    }
+    field(line, "route", route.map(|route| route.name.as_str()));
+    field(line, "method", Some(exchange.method.as_str()));
+    let path = exchange.path();
+    let cut = (0..=PATH_BYTES_MAX.min(path.len())).rev().find(|end| path.is_char_boundary(*end)).unwrap_or(0);
+    field(line, "path", path.get(..cut));
+    line.extend_from_slice(b",\"status\":");
+    number(line, u64::from(exchange.status));
+    field(line, "decision", Some(decision(exchange.is_admitted())));
+    field(line, "stage", Some(exchange.stage.name()));
+    let problem = match exchange.problem {
+        Some(problem) => Some(problem.name()),
+        None if !exchange.finished => Some("incomplete"),
+        None => None,
+    };
+    field(line, "problem", problem);
+    field(line, "reason", Some(exchange.reason).filter(|reason| !reason.is_empty()));
+    field(line, "upstream", exchange.upstream.as_deref());
+    line.extend_from_slice(b",\"duration_us\":{\"decide\":");
+    number(line, since(exchange.began_us, exchange.decided_us));
+    line.extend_from_slice(b",\"upstream\":");
+    number(line, since(exchange.decided_us, exchange.answered_us));
+    line.extend_from_slice(b",\"total\":");
+    number(line, total_us);
+    line.extend_from_slice(b"},\"bytes_in\":");
+    number(line, exchange.upload.as_ref().map_or(0, |upload| upload.bytes()));
+    line.extend_from_slice(b",\"bytes_out\":");
+    number(line, exchange.bytes_out);
+    line.extend_from_slice(b"}\n");
+}
+
+fn field(line: &mut Vec<u8>, name: &str, value: Option<&str>) {
+    line.extend_from_slice(b",\"");
+    line.extend_from_slice(name.as_bytes());
+    line.extend_from_slice(b"\":");
+    match value {
+        Some(value) => {
+            line.push(b'"');
+            escape(line, value);
+            line.push(b'"');
+        }
+        None => line.extend_from_slice(b"null"),
+    }
+}
+
+/// JSON's own escapes: a line stays one line whatever a client sends.
+fn escape(line: &mut Vec<u8>, text: &str) {
+    if !text.bytes().any(|byte| matches!(byte, b'"' | b'\\' | 0..0x20 | 0x7f)) {
+        line.extend_from_slice(text.as_bytes());
+        return;
+    }
+    for byte in text.bytes() {
+        match byte {
+            b'"' | b'\\' => line.extend_from_slice(&[b'\\', byte]),
+            0..0x20 | 0x7f => drop(write!(line, "\\u{byte:04x}")),
+            _ => line.push(byte),
+        }
+    }
+}
+
+fn number(line: &mut Vec<u8>, number: u64) {
+    line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
+/// `2026-01-02T03:04:05.678Z`.
+fn time(line: &mut Vec<u8>, ms: u64) {
+    let time = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
+    let _ = write!(line, "{time:.3}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn timed(ms: u64) -> String {
+        let mut line = Vec::new();
+        time(&mut line, ms);
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn times_of_the_past() {
+        assert_eq!(timed(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(timed(951_782_400_001), "2000-02-29T00:00:00.001Z");
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_stays_one_json_string(text in "\\PC{0,20}|[\\x00-\\x7f]{0,20}") {
+            let mut line = Vec::new();
+            field(&mut line, "a", Some(&text));
+            let line = String::from_utf8(line).unwrap();
+            let json: serde_json::Value = serde_json::from_str(&format!("{{{}}}", &line[1..])).unwrap();
+            prop_assert_eq!(json["a"].as_str().unwrap(), text);
+            prop_assert!(!line.contains('\n'));
+        }
+    }
+}

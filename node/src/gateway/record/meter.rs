@@ -1,0 +1,91 @@
+//! The numbers of the data plane. Every handle is made once and kept, and every histogram belongs to one worker: two
+//! threads on one series would cost more than the rest of the record. Label values are bounded: names of routes, known
+//! status codes, numbers of workers.
+
+use crate::gateway::{exchange::Exchange, worker::lock};
+use http::StatusCode;
+use metrics::{Counter, Histogram, counter, histogram};
+use std::sync::Mutex;
+
+/// Counts the requests of one route.
+pub(crate) struct RouteMeter {
+    route: String,
+    /// By status and decision; made when first needed. A handful, so a list is quickest.
+    requests: Mutex<Vec<(u16, bool, Counter)>>,
+    duration: Histogram,
+}
+
+impl RouteMeter {
+    /// Requests without a route have the empty name, which no route can have.
+    pub(crate) fn new(route: &str, worker: usize) -> Self {
+        let duration =
+            histogram!("quorate_request_duration_seconds", "route" => route.to_owned(), "worker" => worker.to_string());
+        Self { route: route.to_owned(), requests: Mutex::default(), duration }
+    }
+
+    pub(crate) fn count(&self, status: u16, admitted: bool, duration_us: u64) {
+        self.duration.record(seconds(duration_us));
+        let mut requests = lock(&self.requests);
+        if let Some((_, _, counter)) = requests.iter().find(|(of, is, _)| *of == status && *is == admitted) {
+            counter.increment(1);
+            return;
+        }
+        let counter = counter!(
+            "quorate_requests_total",
+            "route" => self.route.clone(),
+            "status" => status_label(status),
+            "decision" => decision(admitted),
+        );
+        counter.increment(1);
+        requests.push((status, admitted, counter));
+    }
+}
+
+/// How long the stages of a request take, and what goes through.
+pub(crate) struct StageMeters {
+    decide: Histogram,
+    upstream: Histogram,
+    bytes_in: Counter,
+    bytes_out: Counter,
+}
+
+impl StageMeters {
+    pub(crate) fn new(worker: usize) -> Self {
+        let stage = |stage: &'static str| histogram!("quorate_stage_duration_seconds", "stage" => stage, "worker" => worker.to_string());
+        let bytes = |direction: &'static str| counter!("quorate_body_bytes_total", "direction" => direction);
+        Self { decide: stage("decide"), upstream: stage("upstream"), bytes_in: bytes("in"), bytes_out: bytes("out") }
+    }
+
+    pub(crate) fn count(&self, exchange: &Exchange) {
+        if exchange.decided_us > 0 {
+            self.decide.record(seconds(exchange.decided_us.saturating_sub(exchange.began_us)));
+        }
+        if exchange.answered_us > 0 {
+            self.upstream.record(seconds(exchange.answered_us.saturating_sub(exchange.decided_us)));
+        }
+        let bytes_in = exchange.upload.as_ref().map_or(0, |upload| upload.bytes());
+        if bytes_in > 0 {
+            self.bytes_in.increment(bytes_in);
+        }
+        if exchange.bytes_out > 0 {
+            self.bytes_out.increment(exchange.bytes_out);
+        }
+    }
+}
+
+/// As the log and the metrics name the decision.
+pub(crate) const fn decision(admitted: bool) -> &'static str {
+    if admitted { "allowed" } else { "refused" }
+}
+
+/// An upstream may answer any number; one that nobody has registered shares a label.
+fn status_label(status: u16) -> String {
+    let is_known = status == super::CLIENT_CLOSED
+        || StatusCode::from_u16(status).is_ok_and(|status| status.canonical_reason().is_some());
+    if is_known { status.to_string() } else { "other".to_owned() }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a duration in microseconds is far below 2^52")]
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1_000_000.0
+}

@@ -1,0 +1,106 @@
+//! What the data plane of a node is told when it starts, and what can keep it from starting.
+
+use crate::listen::{CertificateError, Certificates};
+use ipnet::IpNet;
+use machine::{Tick, Wall};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+/// The clocks that the data plane reads. The real one is the node's `clock.rs`.
+pub trait Clock: Send + Sync + 'static {
+    /// Microseconds since boot, suspended time included: for durations and, later, leases.
+    fn boot_us(&self) -> u64;
+    /// UTC as the cluster agrees on it: keys end by it, and logs are dated by it.
+    fn wall(&self) -> Wall;
+    /// Cluster time, for the access log.
+    fn tick(&self) -> Tick;
+}
+
+/// Settings of the data plane of one node.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where to take requests without TLS.
+    pub plain: Option<SocketAddr>,
+    /// Where to take requests with TLS, and the certificates to show.
+    pub tls: Option<(SocketAddr, Certificates)>,
+    /// Worker threads, each with its own runtime, listeners and upstream connections.
+    pub workers: usize,
+    /// Who may say where a request came from (`X-Forwarded-*`) and name it (`X-Request-Id`).
+    pub trusted_proxies: Vec<IpNet>,
+    /// Whether responses name the node in `X-Quorate-Node`.
+    pub names_node: bool,
+    /// Where one JSON line a request goes.
+    pub access_log: AccessLog,
+    /// What one client may take.
+    pub caps: Caps,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// To standard output.
+    Stdout,
+    /// To the end of a file, which is made if it does not exist and opened anew on [`Handle::reopen_access_log`].
+    File(PathBuf),
+}
+
+/// Bounds on what clients may take of this node.
+#[derive(Clone, Debug)]
+pub struct Caps {
+    /// Open client connections of the node; more are closed at once.
+    pub connections_max: usize,
+    /// Header fields of one request.
+    pub header_count_max: usize,
+    /// Bytes of the request line and header fields of one request.
+    pub header_bytes_max: usize,
+    /// From the first byte of a request (or a new connection, TLS handshake included) to the end of its header.
+    pub header_read_timeout: Duration,
+    /// A connection without a request, or one whose client neither sends nor takes what it should, ends after this.
+    pub idle_timeout: Duration,
+    /// Bytes of a request body where neither route nor defaults say otherwise.
+    pub body_bytes_max: u64,
+    /// Concurrent HTTP/2 streams of one connection.
+    pub streams_max: u32,
+}
+
+impl Default for Caps {
+    fn default() -> Self {
+        Self {
+            connections_max: 20_000,
+            header_count_max: 96,
+            header_bytes_max: 32 * 1024,
+            header_read_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            body_bytes_max: 64 * 1024 * 1024,
+            streams_max: 128,
+        }
+    }
+}
+
+/// Why the data plane could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address cannot be bound.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// A thread or runtime could not be made.
+    #[error("cannot start a worker: {0}")]
+    Worker(std::io::Error),
+    /// The access log cannot be opened.
+    #[error("cannot open the access log {path}: {source}", path = path.display())]
+    AccessLog {
+        /// Which file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The certificates cannot be used.
+    #[error(transparent)]
+    Certificates(#[from] CertificateError),
+}
