@@ -189,9 +189,9 @@ impl Handle {
     ///
     /// # Errors
     /// If they cannot be used; the ones before stay.
-    pub fn reload_certificates(&self, certificates: &Certificates) -> Result<(), CertificateError> {
+    pub fn reload_certificates(&self, certificates: Certificates) -> Result<(), CertificateError> {
         if let Some(tls) = &self.0.tls {
-            tls.store(Arc::new(Tls::new(certificates)?));
+            tls.store(Arc::new(Tls::new(&certificates)?));
         }
         Ok(())
     }

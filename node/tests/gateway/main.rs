@@ -1,0 +1,11 @@
+//! The data plane over real connections: a gateway in this process, upstreams that misbehave on request, and views built
+//! by the real core from real commands. Every test has its own gateway, upstream and ports.
+
+mod bodies;
+mod connections;
+mod forwarding;
+mod harness;
+mod keys;
+mod problems;
+mod tls;
+mod upstreams;
