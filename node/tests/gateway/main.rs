@@ -1,6 +1,8 @@
 //! The data plane over real connections: a gateway in this process, upstreams that misbehave on request, and views built
 //! by the real core from real commands. Every test has its own gateway, upstream and ports.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
+
 mod bodies;
 mod connections;
 mod forwarding;

@@ -45,6 +45,7 @@ type Names = SmallVec<[HeaderName; 8]>;
 
 /// Makes the header of a request what the upstream may see.
 pub(crate) fn for_upstream(headers: &mut HeaderMap, facts: &Facts<'_>) {
+    let takes_trailers = takes_trailers(headers);
     let mut unwanted = of_this_connection(headers);
     for name in headers.keys() {
         if is_claimed(name, facts.is_trusted) {
@@ -59,6 +60,10 @@ pub(crate) fn for_upstream(headers: &mut HeaderMap, facts: &Facts<'_>) {
     }
     // It was for this gateway, which has decided to take the body.
     headers.remove(header::EXPECT);
+    if takes_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+    }
 
     let forwarded_for = match headers.get(FORWARDED_FOR) {
         Some(_) => appended(headers, facts.peer),
@@ -91,6 +96,13 @@ pub(crate) fn for_client(headers: &mut HeaderMap, request_id: &HeaderValue, node
     if let Some(node) = node {
         headers.insert(NODE, node.clone());
     }
+}
+
+/// Whether the client takes trailers: it must have said so before an upstream may send any.
+fn takes_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(header::TE).iter().any(|value| {
+        value.as_bytes().split(|byte| *byte == b',').any(|coding| coding.trim_ascii().eq_ignore_ascii_case(b"trailers"))
+    })
 }
 
 /// Fields that belong to one connection, and those that `Connection` names.
@@ -326,7 +338,7 @@ mod tests {
                 ("keep-alive", "5"),
                 ("x-custom", "1"),
                 ("proxy-authorization", "secret"),
-                ("te", "trailers"),
+                ("te", "gzip"),
                 ("transfer-encoding", "chunked"),
                 ("upgrade", "h2c"),
                 ("expect", "100-continue"),
@@ -335,6 +347,15 @@ mod tests {
             CredentialPlace::Nowhere,
         );
         assert_eq!(lines, ADDED);
+    }
+
+    #[test]
+    fn trailers_are_asked_for_if_the_client_takes_them() {
+        let lines = sent(&[("te", "gzip, Trailers"), ("connection", "te")], false, CredentialPlace::Nowhere);
+        assert!(
+            lines.contains(&"te: trailers".to_owned()) && lines.contains(&"connection: te".to_owned()),
+            "{lines:?}"
+        );
     }
 
     #[test]
