@@ -6,7 +6,7 @@ use http_body_util::{BodyExt, Full, combinators::BoxBody};
 use hyper::{body::Incoming, client::conn, service::service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use machine::{
-    At, Command, Entry, Name, Outcome, Proposal, RequestId, State, Tick, View, Wall,
+    At, Command, Name, Outcome, Proposal, RequestId, State, Tick, View, Wall,
     command::{Actor, Initialize, Precondition},
     key::KeyId,
     member::MemberSpec,
@@ -139,9 +139,8 @@ impl Cluster {
         let now = Wall(self.clock.wall_ms.load(Ordering::SeqCst));
         let request = RequestId { issued: now, random: u128::from(self.index) };
         let at = At { tick: Tick(self.index), wall: now };
-        let entry = Entry { at, proposals: vec![Proposal { request, actor, command }] };
-        let applied = self.state.apply_entry(self.index, &entry);
-        assert!(applied.iter().all(|one| !matches!(one.outcome, Outcome::Refused(_))), "{applied:?}");
+        let applied = self.state.apply(self.index, at, &Proposal { request, actor, command });
+        assert!(!matches!(applied.outcome, Outcome::Refused(_)), "{applied:?}");
         self.publish().await;
     }
 
