@@ -4,6 +4,8 @@
 use super::{decode, encode, form::*};
 use machine::{
     Actor, At, Command, Entry, Name, Outcome, Proposal, RequestId, Tick, Wall,
+    allowance::{Acquire, BucketId, Part, Want},
+    bucket::{Spent, Terms},
     command::{Initialize, Precondition},
     key::{KeyId, SecretHash},
     member::{MemberSpec, Standing},
@@ -109,6 +111,13 @@ fn proposal((number, (actor, command)): (usize, (Actor, Command))) -> Proposal {
     Proposal { request: RequestId { issued: Wall(1_600_000_000_000), random }, actor, command }
 }
 
+fn acquire() -> Acquire {
+    let bucket = BucketId { limit: name("plan"), subject: b"acme".as_slice().into() };
+    let reports = vec![(bucket.clone(), Spent { allowance: 70_001, spent: 300, close: true })];
+    let wants = vec![Want { parts: vec![Part { bucket, cost: 3 }], waiting: 4, ahead: 500 }];
+    Acquire { node: 2, incarnation: u64::MAX, request: 600, reports, wants }
+}
+
 fn membership() -> StoredMembershipForm {
     StoredMembershipForm {
         set_by: Some(LogIdForm { term: 1, node: 1, index: 0 }),
@@ -124,9 +133,11 @@ fn membership() -> StoredMembershipForm {
 fn entries() -> Vec<EntryForm> {
     let proposals = commands().into_iter().enumerate().map(proposal).collect();
     let at = At { tick: Tick(123_456_789), wall: Wall(1_600_000_000_001) };
+    let terms = Terms { ttl_us: 2_000_000, margin_us: 1_000 };
+    let entry = Entry { at, terms, proposals, acquires: vec![acquire()] };
     vec![
         EntryForm { id: ID, payload: PayloadForm::Blank },
-        EntryForm { id: ID, payload: PayloadForm::Proposals(Arc::new(Entry { at, proposals })) },
+        EntryForm { id: ID, payload: PayloadForm::Proposals(Arc::new(entry)) },
         EntryForm { id: ID, payload: PayloadForm::Membership(membership().membership) },
     ]
 }
