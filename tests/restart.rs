@@ -18,7 +18,7 @@ fn dev_resumes_what_was_acknowledged() {
     let echo = format!("http://{}", dev.ready().echo.as_deref().unwrap());
     dev.ctl().apply(&crate::shared::Corner::resources("kept", &echo));
     let example_key = dev.key().to_owned();
-    dev.client(1).send(get("/").key(&example_key));
+    dev.client(1).send(get("/echo/hello").key(&example_key)).ok();
 
     // Keys are made, one after the other, up to the instant of death: each one that was acknowledged must be there.
     let acknowledged = Arc::new(Mutex::new(Vec::new()));
@@ -42,6 +42,7 @@ fn dev_resumes_what_was_acknowledged() {
 
     let dev = Dev::start_with(options);
     assert_eq!(dev.key(), example_key, "the same key");
+    dev.client(2).send(get("/echo/hello").key(&example_key)).ok();
     let acknowledged = acknowledged.lock().unwrap().clone();
     for (key, id) in &acknowledged {
         for node in 1..=3 {

@@ -275,7 +275,7 @@ pub fn quorate(arguments: &[&str]) -> Ran {
         .output()
         .expect("quorate starts");
     Ran {
-        arguments: arguments.join(" "),
+        arguments: format!("quorate {}", arguments.join(" ")),
         code: output.status.code().unwrap_or(-1),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),

@@ -80,7 +80,11 @@ impl Ctl {
         let output = child.wait_with_output().expect("quoratectl ends");
         let _ = writer.join();
         Ran {
-            arguments: command.get_args().map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" "),
+            arguments: std::iter::once(OsStr::new("quoratectl"))
+                .chain(command.get_args())
+                .map(|argument| argument.to_string_lossy())
+                .collect::<Vec<_>>()
+                .join(" "),
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
@@ -146,6 +150,6 @@ impl Ran {
 
 impl std::fmt::Display for Ran {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "quoratectl {}\nexit {}\nstdout: {}\nstderr: {}", self.arguments, self.code, self.stdout, self.stderr)
+        write!(f, "{}\nexit {}\nstdout: {}\nstderr: {}", self.arguments, self.code, self.stdout, self.stderr)
     }
 }
