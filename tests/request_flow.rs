@@ -3,7 +3,7 @@
 use crate::shared::{Corner, ctl, dev, dev_echo};
 use std::collections::BTreeMap;
 use tests::{
-    Answer, Upstream,
+    Answer, Cluster, Upstream,
     client::{call, get, raw},
     json::{Value, list},
 };
@@ -172,21 +172,35 @@ fn hop_by_hop_headers_end_here() {
 
 #[test]
 fn forwarded_headers_tell_the_truth() {
+    let upstream = Upstream::echo();
+    let mut cluster = Cluster::first("");
+    cluster.apply_example(&upstream.url());
+    let spoofed = || {
+        get("/open/x")
+            .host("spoofed.test")
+            .header("x-forwarded-for", "6.6.6.6")
+            .header("x-forwarded-proto", "https")
+            .header("x-forwarded-host", "evil.test")
+    };
+    // The harness trusts proxies on this machine.
+    let seen = echoed(&cluster.node(1).client().send(spoofed()).ok());
+    assert_eq!((seen["x-forwarded-for"].as_str(), seen["x-forwarded-proto"].as_str()), ("6.6.6.6, 127.0.0.1", "https"));
+    let seen = echoed(&cluster.node(1).client().send(get("/open/x").host("plain.test")).ok());
+    assert_eq!((seen["x-forwarded-for"].as_str(), seen["x-forwarded-proto"].as_str()), ("127.0.0.1", "http"));
+    assert_eq!(seen["x-forwarded-host"], "plain.test");
+
+    // A client that is no trusted proxy is not believed.
+    let node = cluster.node_mut(1);
+    node.stop();
+    node.run_with(|command| {
+        command.args(["--gateway-trusted-proxies", "10.0.0.0/8"]);
+    });
+    node.wait_ready();
+    let seen = echoed(&node.client().send(spoofed()).ok());
+    assert_eq!((seen["x-forwarded-for"].as_str(), seen["x-forwarded-proto"].as_str()), ("127.0.0.1", "http"));
+    assert_eq!(seen["x-forwarded-host"], "spoofed.test");
+
     let corner = Corner::make("forwarded");
-    let answer = dev()
-        .client(1)
-        .send(
-            corner
-                .open("x")
-                .header("x-forwarded-for", "6.6.6.6")
-                .header("x-forwarded-proto", "https")
-                .header("x-forwarded-host", "evil.test"),
-        )
-        .ok();
-    let seen = echoed(&answer);
-    assert_eq!(seen["x-forwarded-for"], "127.0.0.1", "a client that is no trusted proxy is not believed: {answer}");
-    assert_eq!(seen["x-forwarded-proto"], "http");
-    assert_eq!(seen["x-forwarded-host"], corner.host);
     let answer = dev().tls_client(1).send(corner.open("x")).ok();
     assert_eq!(echoed(&answer)["x-forwarded-proto"], "https", "{answer}");
 }
