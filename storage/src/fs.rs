@@ -40,6 +40,8 @@ pub trait File: Debug + Send + Sync {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Makes the contents (and the length) durable.
     fn sync(&self) -> io::Result<()>;
+    /// Lets go of what is held in memory and is not waiting to be written, so that the next reads tell what is on the disk.
+    fn forget(&self) -> io::Result<()>;
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Shortens the file, durably.

@@ -200,20 +200,15 @@ impl Log {
                 return done(Err(Error::refused(what)));
             }
         }
-        let Some(first) = first else {
-            return self.queue(inner, Job::Sync { done: Box::new(done) });
-        };
+        let ticket = inner.tickets;
         if inner.failure.is_none() {
-            let ticket = inner.tickets;
             inner.tickets += records.len() as u64;
-            for (at, record) in records.iter().enumerate() {
-                let place = Place::Queued { ticket: ticket + at as u64 };
-                inner.contents.push(record.index, place, Some(record.bytes.clone()));
+            for (ticket, record) in (ticket..).zip(&records) {
+                inner.contents.push(record.index, Place::Queued { ticket }, Some(record.bytes.clone()));
             }
-            let entries = records.into_iter().map(|record| record.bytes).collect();
-            return self.queue(inner, Job::Append { first, ticket, entries, done: Box::new(done) });
         }
-        self.queue(inner, Job::Sync { done: Box::new(done) });
+        let entries = records.into_iter().map(|record| record.bytes).collect();
+        self.queue(inner, Job::Append { first: next, ticket, entries, done: Box::new(done) });
     }
 
     /// Replaces the vote; `done` runs once it is durable.
@@ -377,7 +372,7 @@ impl Log {
     /// Waits until the queue is below its limit.
     fn room(&self) -> MutexGuard<'_, Inner> {
         let mut inner = self.lock();
-        while inner.queued_bytes >= self.owner.settings.queue_bytes && inner.failure.is_none() {
+        while inner.queued_bytes >= self.owner.settings.queue_bytes.max(1) && inner.failure.is_none() {
             inner = self.owner.shared.room.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
         inner

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests fail by panicking")]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -33,6 +34,10 @@ enum Op {
     Reopen,
     /// The power goes off this many steps from now.
     Cut(u8),
+    /// The disk fills up after this many more bytes.
+    Full(u16),
+    /// The first sync this many steps from now fails.
+    SyncFails(u8),
     /// Comes up again, possibly losing power this many steps into that.
     Recover {
         seed: u64,
@@ -50,11 +55,13 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::Sync),
         1 => Just(Op::Reopen),
         2 => (0u8..12).prop_map(Op::Cut),
+        1 => (0u16..3000).prop_map(Op::Full),
+        1 => (0u8..12).prop_map(Op::SyncFails),
         2 => (any::<u64>(), proptest::option::weighted(0.3, 0u8..8)).prop_map(|(seed, again)| Op::Recover { seed, again }),
     ]
 }
 
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 struct Model {
     entries: BTreeMap<u64, Bytes>,
     vote: Option<Bytes>,
@@ -82,6 +89,17 @@ impl Model {
 }
 
 type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let serials = self
+            .entries
+            .iter()
+            .map(|(index, bytes)| (index, bytes.first_chunk().map(|chunk| u64::from_le_bytes(*chunk))));
+        f.debug_map().entries(serials).finish()?;
+        write!(f, " vote {:?} committed {:?} purged {:?}", self.vote, self.committed, self.purged)
+    }
+}
 
 struct Bench {
     disk: Simulated,
@@ -196,14 +214,19 @@ impl Bench {
                 drop(log);
                 self.log = Some(open(&self.disk).unwrap());
             }
-            Op::Cut(steps) if !self.cut() => {
+            Op::Cut(_) | Op::Full(_) | Op::SyncFails(_) if !self.cut() => {
                 // From here on refusals are expected, not before.
                 log.sync().unwrap();
                 self.cut.store(true, Ordering::SeqCst);
-                self.disk.power_ends_after(u64::from(steps));
+                match op {
+                    Op::Full(bytes) => self.disk.limit(Some(self.disk.used() + u64::from(bytes))),
+                    Op::SyncFails(steps) => self.disk.sync_fails_after(u64::from(steps)),
+                    Op::Cut(steps) => self.disk.power_ends_after(u64::from(steps)),
+                    _ => {}
+                }
             }
             Op::Recover { seed, again } => return self.recover(log, seed, again),
-            Op::Reopen | Op::Cut(_) => {}
+            Op::Reopen | Op::Cut(_) | Op::Full(_) | Op::SyncFails(_) => {}
         }
         self.look();
     }
@@ -229,7 +252,8 @@ impl Bench {
         };
         self.cut.store(true, Ordering::SeqCst);
         // Before the log can finish its queue in peace.
-        self.disk = if seed % 8 == 2 { self.disk.killed() } else { self.disk.power_cut(loss) };
+        self.disk = if matches!(seed % 8, 2 | 3) { self.disk.killed() } else { self.disk.power_cut(loss) };
+        self.disk.limit(None);
         drop(log);
         if let Some(steps) = again {
             self.disk.power_ends_after(u64::from(steps));

@@ -78,6 +78,10 @@ impl File for RealFile {
         self.0.sync_data()
     }
 
+    fn forget(&self) -> io::Result<()> {
+        Ok(rustix::fs::fadvise(&self.0, 0, None, rustix::fs::Advice::DontNeed)?)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }

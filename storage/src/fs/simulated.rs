@@ -124,16 +124,15 @@ impl Simulated {
     /// either. The old one is dead: all its open files fail.
     pub fn killed(&self) -> Simulated {
         let mut disk = self.disk();
-        let survivor = Disk {
-            names: disk.names.clone(),
-            durable_names: disk.durable_names.clone(),
-            pending_names: disk.pending_names.clone(),
-            contents: disk.contents.clone(),
-            capacity: disk.capacity,
-            ..Disk::default()
-        };
+        // Under one lock: nothing may be synced between the copy and the end.
+        let survivor = disk.copy();
         disk.power_ends_at = Some(0);
-        Simulated { disk: Arc::new(Mutex::new(survivor)) }
+        survivor
+    }
+
+    /// Another disk with the same on it, without the faults that were ordered for this one.
+    pub fn copy(&self) -> Simulated {
+        self.disk().copy()
     }
 
     fn disk(&self) -> MutexGuard<'_, Disk> {
@@ -142,6 +141,18 @@ impl Simulated {
 }
 
 impl Disk {
+    fn copy(&self) -> Simulated {
+        let copy = Disk {
+            names: self.names.clone(),
+            durable_names: self.durable_names.clone(),
+            pending_names: self.pending_names.clone(),
+            contents: self.contents.clone(),
+            capacity: self.capacity,
+            ..Disk::default()
+        };
+        Simulated { disk: Arc::new(Mutex::new(copy)) }
+    }
+
     fn step(&mut self) -> io::Result<()> {
         self.powered()?;
         self.steps += 1;
@@ -282,12 +293,12 @@ impl Fs for Simulated {
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut disk = self.disk();
         disk.step()?;
-        let (here, elsewhere): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut disk.pending_names).into_iter().partition(|change| change.dir() == Some(dir));
-        disk.pending_names = elsewhere;
         if disk.sync_fails() {
             return Err(io::Error::other("sync failed (injected)"));
         }
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut disk.pending_names).into_iter().partition(|change| change.dir() == Some(dir));
+        disk.pending_names = elsewhere;
         for change in here {
             change.apply(&mut disk.durable_names);
         }
@@ -339,6 +350,16 @@ impl File for SimulatedFile {
         }
         for (offset, written) in pending {
             Contents::write(&mut contents.durable, offset, &written);
+        }
+        Ok(())
+    }
+
+    fn forget(&self) -> io::Result<()> {
+        let mut disk = self.disk.disk();
+        disk.powered()?;
+        let contents = disk.contents(self.id)?;
+        if contents.pending.is_empty() {
+            contents.now = contents.durable.clone();
         }
         Ok(())
     }

@@ -43,6 +43,13 @@ pub(crate) fn replay(fs: &dyn Fs, dir: &Path) -> Result<Replayed, Error> {
             return Err(Error::corrupt(&path, 0, "the segment before this one is missing"));
         }
         let file = fs.open(&path).map_err(|error| Error::io(&path, "open", error))?;
+        let newest = at + 1 == numbers.len();
+        if newest {
+            // After a mere crash of the process, its last writes may be in the kernel's memory alone: they must not be taken for
+            // durable. And after a sync that failed, that memory may hold what the disk never got, and call it clean.
+            file.sync().map_err(|error| Error::io(&path, "sync", error))?;
+            file.forget().map_err(|error| Error::io(&path, "read", error))?;
+        }
         let length = file.len().map_err(|error| Error::io(&path, "read", error))?;
         let mut bytes = vec![0; usize::try_from(length).map_err(|_| Error::corrupt(&path, 0, "impossible length"))?];
         let read = file.read_at(&mut bytes, 0).map_err(|error| Error::io(&path, "read", error))?;
@@ -59,7 +66,7 @@ pub(crate) fn replay(fs: &dyn Fs, dir: &Path) -> Result<Replayed, Error> {
         let segment = Arc::new(Segment { number: *number, path, salt: header.salt, file });
         let mut reading =
             Reading { segment: &segment, header, contents: &mut contents, oldest: at == 0, highest: None };
-        end = reading.read(&bytes, at + 1 == numbers.len())?;
+        end = reading.read(&bytes, newest)?;
         let highest = reading.highest;
         if end < bytes.len() as u64 {
             torn_bytes = bytes.len() as u64 - end;
@@ -71,9 +78,7 @@ pub(crate) fn replay(fs: &dyn Fs, dir: &Path) -> Result<Replayed, Error> {
         let what = format!("entries {first} to {last} should be in an earlier segment, which is missing");
         return Err(Error::corrupt(&oldest.segment.path, SEGMENT_HEADER, what));
     }
-    if let Some(found) = segments.last() {
-        // After a mere crash of the process, what was read may still be in the kernel's memory alone.
-        found.segment.sync()?;
+    if !segments.is_empty() {
         fs.sync_dir(dir).map_err(|error| Error::io(dir, "sync", error))?;
     }
     Ok(Replayed { contents, segments, end, torn_bytes })
