@@ -17,7 +17,9 @@ use crate::{
         newcomer::{self, Join, JoinError},
         service::EnrolService,
     },
-    gateway, ops,
+    gateway,
+    listen::Certificates,
+    ops,
     pki::{
         PkiError, authority,
         certificate::{Speaker, speaker},
@@ -103,109 +105,51 @@ pub enum BootError {
 /// # Errors
 /// [`BootError`]: it could not start, or something of this machine has failed.
 pub async fn run(settings: Settings, running: Running) -> Result<(), BootError> {
-    let clock = SystemClock;
     let recorder = ops::start_metrics();
     let mut signals = Signals::receive(running.stop_with_stdin).map_err(BootError::Signals)?;
-
-    let directory = Directory::open(&settings)?;
-    let identity = match &directory.identity {
-        Some(identity) => identity.clone(),
-        None => match &running.join {
-            Some(join) => {
-                let identity_file = directory.data.identity();
-                newcomer::join(&settings, &directory.store, &identity_file, join, clock).await?
-            }
-            None => return Err(BootError::NotPrepared(directory.path().to_owned())),
-        },
-    };
-    let first_entry = directory.first_entry()?;
-    let trust = load_trust(&directory, &identity, clock)?;
-    let certificates = load_certificates(&settings)?;
-
-    let cluster_listener = bind(settings.cluster.bind, "cluster.bind").await?;
-    probe(settings.gateway.plain.as_ref().map(|listener| listener.bind), "gateway.bind").await?;
-    probe(settings.gateway.tls.as_ref().map(|tls| tls.listener.bind), "gateway_tls.bind").await?;
+    let prepared = prepare(&settings, running.join.as_ref()).await?;
+    let bound = listen(&settings).await?;
+    let mut tasks = Tasks::default();
     let timing = raft::Timing::of(match settings.timing {
         Timing::Lan => raft::Profile::Lan,
         Timing::Wan => raft::Profile::Wan,
     });
     let condition = Arc::new(ops::Condition::new(&settings, timing.silence, recorder.clone()));
-    condition.is_node(identity.node, identity.cluster, trust.clone());
-    let mut tasks = Tasks::default();
-    if let Some(listener) = &settings.ops {
-        tasks.add(ops::serve(bind(listener.bind, "ops.bind").await?, Arc::clone(&condition)));
+    condition.is_node(prepared.identity.node, prepared.identity.cluster, prepared.trust.clone());
+    if let Some(listener) = bound.ops {
+        tasks.add(ops::serve(listener, Arc::clone(&condition)));
     }
     if let Some(recorder) = recorder {
         tasks.add(tokio::spawn(ops::keep_up(recorder)));
     }
 
-    let publishing = Publishing::new(trust.clone());
-    let dial = dialer(trust.clone(), timing.dial);
-    let raft = raft::start(raft::Start {
-        node: identity.node,
-        spec: member_spec(&settings),
-        folders: raft::Folders {
-            log: directory.data.log(),
-            checkpoint: directory.data.checkpoint(),
-            snapshots: directory.data.snapshots(),
-        },
-        expect_data: identity.took_part,
-        peers: identity.peers.iter().map(|peer| (peer.node, peer.address.clone())).collect(),
-        timing: timing.clone(),
-        upkeep: raft::Upkeep { disk_low_bytes: settings.disk_free_min, ..raft::Upkeep::default() },
-        dial: Arc::clone(&dial),
-        clock: Arc::new(clock),
-        publish: publishing.publish(),
-        certificate: trust.certificate(),
-        callers: raft::Callers::Proved,
-    })
-    .await?;
-    refuse_mixed_data(&raft, &directory, &identity)?;
+    let publishing = Publishing::new(prepared.trust.clone());
+    let consensus = begin_consensus(&settings, &prepared, timing, &publishing, bound.cluster).await?;
+    let Consensus { raft, registrar, port } = consensus;
     condition.has_raft(raft.clone());
-
-    let registrar = Registrar::new(identity.node, identity.cluster, raft.clone(), trust.clone(), dial, clock);
-    let gate = Gate::new(raft.clone(), identity.cluster);
-    let port = ClusterPort::serve(cluster_listener, trust.clone(), gate, routes(&raft, &registrar))
-        .map_err(|source| BootError::Listen { address: settings.cluster.bind, setting: "cluster.bind", source })?;
     tasks.add(renewal::start(registrar));
-    tracing::info!(
-        node = identity.node,
-        name = %identity.name,
-        cluster = %hex::encode(identity.cluster),
-        address = %port.address(),
-        version = env!("CARGO_PKG_VERSION"),
-        "the node has started"
-    );
 
-    let beginning = async {
-        begin_cluster(&raft, &directory, &identity, first_entry).await?;
-        catch_up(&raft).await;
-        let handle = start_gateway(&settings, &identity, &raft, &publishing, certificates).await?;
-        condition.has_gateway(handle.clone());
-        tracing::info!(addresses = ?handle.addresses(), "the gateway takes requests");
-        Ok::<_, BootError>(handle)
-    };
-    let mut ending = Box::pin(signals.ending(&raft));
+    let beginning = begin_serving(&settings, &prepared, &raft, &publishing);
     let begun = tokio::select! {
-        begun = beginning => Some(begun),
-        ended = &mut ending => {
-            tracing::info!(?ended, "stopping before the node was ready");
-            None
-        }
+        begun = beginning => Ok(begun),
+        ended = signals.ending(&raft) => Err(ended),
     };
     let (gateway, ended) = match begun {
-        Some(Err(error)) => {
+        Ok(Ok(gateway)) => {
+            condition.has_gateway(gateway.clone());
+            tracing::info!(addresses = ?gateway.addresses(), "the gateway takes requests");
+            let trust = prepared.trust.clone();
+            tasks.add(tokio::spawn(signals::reload_on_hangup(settings.clone(), trust, gateway.clone())));
+            (Some(gateway), signals.ending(&raft).await)
+        }
+        Ok(Err(error)) => {
             raft.stop().await;
             return Err(error);
         }
-        Some(Ok(gateway)) => {
-            let reloading = signals::reload_on_hangup(settings.clone(), trust, gateway.clone());
-            tasks.add(tokio::spawn(reloading));
-            (Some(gateway), ending.as_mut().await)
-        }
-        None => (None, Ending::Told { in_a_hurry: true }),
+        // Nobody was served yet, so nobody is to be waited for.
+        Err(Ending::Told { .. }) => (None, Ending::Told { in_a_hurry: true }),
+        Err(ended) => (None, ended),
     };
-    drop(ending);
     condition.drains();
     tokio::select! {
         ended = end(&settings, ended, gateway, &raft, port) => ended,
@@ -213,6 +157,144 @@ pub async fn run(settings: Settings, running: Running) -> Result<(), BootError> 
             tracing::info!("told to stop twice: not waiting any longer");
             Ok(())
         }
+    }
+}
+
+/// What is known to be good before anything listens.
+struct Prepared {
+    directory: Directory,
+    identity: Identity,
+    first_entry: Option<Initialize>,
+    trust: Trust,
+    certificates: Option<Certificates>,
+}
+
+/// Opens the data directory, joins if it is new and somebody said how, and reads all keys.
+async fn prepare(settings: &Settings, join: Option<&Join>) -> Result<Prepared, BootError> {
+    let directory = Directory::open(settings)?;
+    let identity = match (&directory.identity, join) {
+        (Some(identity), _) => identity.clone(),
+        (None, Some(join)) => {
+            let identity_file = directory.data.identity();
+            newcomer::join(settings, &directory.store, &identity_file, join, SystemClock).await?
+        }
+        (None, None) => return Err(BootError::NotPrepared(directory.path().to_owned())),
+    };
+    let first_entry = directory.first_entry()?;
+    let trust = load_trust(&directory, &identity, SystemClock)?;
+    let certificates = load_certificates(settings)?;
+    Ok(Prepared { directory, identity, first_entry, trust, certificates })
+}
+
+/// Listeners that are bound.
+struct Bound {
+    cluster: TcpListener,
+    ops: Option<TcpListener>,
+}
+
+/// Binds what serves first; and says at once if the gateway's addresses are taken, which are bound only when the node has
+/// caught up.
+async fn listen(settings: &Settings) -> Result<Bound, BootError> {
+    let cluster = bind(settings.cluster.bind, "cluster.bind").await?;
+    for (listener, setting) in [
+        (settings.gateway.plain.as_ref(), "gateway.bind"),
+        (settings.gateway.tls.as_ref().map(|tls| &tls.listener), "gateway_tls.bind"),
+    ] {
+        if let Some(listener) = listener {
+            drop(bind(listener.bind, setting).await?);
+        }
+    }
+    let ops = match &settings.ops {
+        Some(listener) => Some(bind(listener.bind, "ops.bind").await?),
+        None => None,
+    };
+    Ok(Bound { cluster, ops })
+}
+
+async fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener, BootError> {
+    TcpListener::bind(address).await.map_err(|source| BootError::Listen { address, setting, source })
+}
+
+/// Consensus, and what speaks for it on the network.
+struct Consensus {
+    raft: raft::Handle,
+    registrar: Registrar,
+    port: ClusterPort,
+}
+
+async fn begin_consensus(
+    settings: &Settings,
+    prepared: &Prepared,
+    timing: raft::Timing,
+    publishing: &Publishing,
+    listener: TcpListener,
+) -> Result<Consensus, BootError> {
+    let Prepared { directory, identity, trust, .. } = prepared;
+    let dial = dialer(trust.clone(), timing.dial);
+    let raft = raft::start(raft::Start {
+        node: identity.node,
+        spec: member_spec(settings),
+        folders: raft::Folders {
+            log: directory.data.log(),
+            checkpoint: directory.data.checkpoint(),
+            snapshots: directory.data.snapshots(),
+        },
+        expect_data: identity.took_part,
+        peers: identity.peers.iter().map(|peer| (peer.node, peer.address.clone())).collect(),
+        timing,
+        upkeep: raft::Upkeep { disk_low_bytes: settings.disk_free_min, ..raft::Upkeep::default() },
+        dial: Arc::clone(&dial),
+        clock: Arc::new(SystemClock),
+        publish: publishing.publish(),
+        certificate: trust.certificate(),
+        callers: raft::Callers::Proved,
+    })
+    .await?;
+    refuse_mixed_data(&raft, directory, identity)?;
+    let registrar = Registrar::new(identity.node, identity.cluster, raft.clone(), trust.clone(), dial, SystemClock);
+    let gate = Gate::new(raft.clone(), identity.cluster);
+    let address = settings.cluster.bind;
+    let port = ClusterPort::serve(listener, trust.clone(), gate, routes(&raft, &registrar))
+        .map_err(|source| BootError::Listen { address, setting: "cluster.bind", source })?;
+    tracing::info!(
+        node = identity.node,
+        name = %identity.name,
+        cluster = %hex::encode(identity.cluster),
+        %address,
+        version = env!("CARGO_PKG_VERSION"),
+        "the node has started"
+    );
+    Ok(Consensus { raft, registrar, port })
+}
+
+fn routes(raft: &raft::Handle, registrar: &Registrar) -> Routes {
+    let services = raft.services();
+    let routes =
+        Routes::new(services.raft).add_service(services.leader).add_service(EnrolService::server(registrar.clone()));
+    admin::add_services(routes, registrar)
+}
+
+/// Takes part in the cluster, and once everything that was acknowledged is known here, takes requests.
+async fn begin_serving(
+    settings: &Settings,
+    prepared: &Prepared,
+    raft: &raft::Handle,
+    publishing: &Publishing,
+) -> Result<gateway::Handle, BootError> {
+    let Prepared { directory, identity, first_entry, certificates, .. } = prepared;
+    begin_cluster(raft, directory, identity, first_entry.as_ref()).await?;
+    catch_up(raft).await;
+    let clock = Arc::new(NodeClock::new(SystemClock, raft.clone()));
+    let settings = gateway_settings(settings, certificates.clone());
+    let (node, view) = (identity.node, raft.view());
+    let publishing = publishing.clone();
+    // It binds, starts threads and compiles every route.
+    let started = tokio::task::spawn_blocking(move || {
+        publishing.start(view, |first| gateway::start(settings, node, clock, first))
+    });
+    match started.await {
+        Ok(started) => Ok(started?),
+        Err(error) => Err(BootError::Failed(error.to_string())),
     }
 }
 
@@ -230,13 +312,15 @@ async fn end(
         Ending::Failed(reason) => return Err(BootError::Failed(reason.clone())),
     };
     tracing::info!(?ended, "the node is stopping");
-    let leads = raft.local().role == raft::Role::Leader;
+    // Early, so that the cluster goes on while this node finishes what it has. Otherwise `stop` sees to it.
+    let hands_over = raft.local().role == raft::Role::Leader && !delay.is_zero();
     let handing_over = async {
-        if leads && let Err(error) = raft.transfer_leader(None).await {
+        if hands_over && let Err(error) = raft.transfer_leader(None).await {
             tracing::info!(%error, "leadership was not handed over");
         }
     };
-    tokio::join!(handing_over, tokio::time::sleep(delay));
+    let handing_over = tokio::time::timeout(delay, handing_over);
+    let _ = tokio::join!(handing_over, tokio::time::sleep(delay));
     if let Some(gateway) = gateway {
         gateway.drain(timeout).await;
     }
@@ -307,19 +391,12 @@ fn refuse_mixed_data(raft: &raft::Handle, directory: &Directory, identity: &Iden
     Ok(())
 }
 
-fn routes(raft: &raft::Handle, registrar: &Registrar) -> Routes {
-    let services = raft.services();
-    let routes =
-        Routes::new(services.raft).add_service(services.leader).add_service(EnrolService::server(registrar.clone()));
-    admin::add_services(routes, registrar)
-}
-
 /// Proposes the first entry of a new cluster, and remembers that this node has taken part.
 async fn begin_cluster(
     raft: &raft::Handle,
     directory: &Directory,
     identity: &Identity,
-    first_entry: Option<Initialize>,
+    first_entry: Option<&Initialize>,
 ) -> Result<(), BootError> {
     if let Some(first_entry) = first_entry {
         while !raft.view().registry.is_initialized() {
@@ -350,39 +427,6 @@ async fn catch_up(raft: &raft::Handle) {
     while let Err(error) = raft.read().await {
         tracing::info!(%error, "waiting for the cluster");
         tokio::time::sleep(RETRY).await;
-    }
-}
-
-async fn start_gateway(
-    settings: &Settings,
-    identity: &Identity,
-    raft: &raft::Handle,
-    publishing: &Publishing,
-    certificates: Option<crate::listen::Certificates>,
-) -> Result<gateway::Handle, BootError> {
-    let clock = Arc::new(NodeClock::new(SystemClock, raft.clone()));
-    let settings = gateway_settings(settings, certificates);
-    let (node, view) = (identity.node, raft.view());
-    let publishing = publishing.clone();
-    // It binds, starts threads and compiles every route.
-    let started = tokio::task::spawn_blocking(move || {
-        publishing.start(view, |first| gateway::start(settings, node, clock, first))
-    });
-    match started.await {
-        Ok(started) => Ok(started?),
-        Err(error) => Err(BootError::Failed(error.to_string())),
-    }
-}
-
-async fn bind(address: SocketAddr, setting: &'static str) -> Result<TcpListener, BootError> {
-    TcpListener::bind(address).await.map_err(|source| BootError::Listen { address, setting, source })
-}
-
-/// Says at once that an address is taken that will be bound only later.
-async fn probe(address: Option<SocketAddr>, setting: &'static str) -> Result<(), BootError> {
-    match address {
-        Some(address) => bind(address, setting).await.map(drop),
-        None => Ok(()),
     }
 }
 

@@ -232,7 +232,9 @@ pub fn settle(written: Written) -> Result<Settings, ConfigError> {
 
     let settings = Settings {
         name,
-        data_dir: written.data_dir.unwrap_or_else(|| PathBuf::from("/var/lib/quorate")),
+        // Messages name it, and whoever reads them may be elsewhere.
+        data_dir: std::path::absolute(written.data_dir.unwrap_or_else(|| PathBuf::from("/var/lib/quorate")))
+            .map_err(|error| setting("data_dir", error.to_string()))?,
         zone,
         timing: written.timing.unwrap_or_default(),
         voters,

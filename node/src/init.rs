@@ -166,6 +166,7 @@ pub fn init(settings: &Settings, new: &NewCluster, clock: SystemClock) -> Result
     directory.store.save_authorities(authority.certificates_pem())?;
     directory.store.save_node(&node_key, &node.pem)?;
     let context_dir = new.context_dir.clone().unwrap_or_else(|| directory.path().join("operator"));
+    let context_dir = std::path::absolute(&context_dir).unwrap_or(context_dir);
     let context = write_context(
         &context_dir,
         &Context {

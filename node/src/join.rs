@@ -67,7 +67,8 @@ pub struct Joined {
 /// # Errors
 /// The token is none, or half of what is needed is missing.
 pub fn wish(joining: Joining) -> Result<Option<Join>, JoinCommandError> {
-    let token = match (joining.token, joining.token_file) {
+    // A variable that is set and empty is how some tools say that there is none.
+    let token = match (joining.token.filter(|token| !token.is_empty()), joining.token_file) {
         (Some(token), _) => Zeroizing::new(token),
         (None, Some(file)) => read_token(file)?,
         (None, None) => return Ok(None),

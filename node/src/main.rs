@@ -19,7 +19,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Whoever reads standard error has gone: there is nobody left to tell.
-            let _ = writeln!(std::io::stderr(), "quorate: {error:#}");
+            let _ = writeln!(std::io::stderr(), "quorate: {error}");
             ExitCode::FAILURE
         }
     }

@@ -85,7 +85,8 @@ fn decide(path: &str, peer: Option<&Peer>, cluster: [u8; 16], view: &View, now: 
                 && *id < view.registry.next_member
                 && !view.registry.members.contains_key(id)
             {
-                return Err(Problem::new(Code::PermissionDenied, "removed", format!("node {id} has been removed")));
+                // By this code the node learns that it is to stop.
+                return Err(Problem::new(Code::NotFound, "removed", format!("node {id} has been removed")));
             }
             Ok(Admitted::Node(*id))
         }

@@ -181,8 +181,8 @@ enum Asked {
 async fn ask(peer: &str, token: &JoinToken, request: JoinRequest) -> Result<JoinReply, Asked> {
     let channel = dial_pinned(peer.to_owned(), token, DIAL_TIMEOUT).await.map_err(|error| match error {
         PinnedError::OtherCluster => Asked::Refused(format!(
-            "the node at {peer} is not of the cluster that made the join token (no authority {}): the token was \
-             mistyped, or is of another cluster",
+            "the certificate of the node at {peer} does not lead to the authority that the join token names ({}): the \
+             token was mistyped, or is of another cluster",
             token.authority()
         )),
         PinnedError::Failed(error) => Asked::Again(error),

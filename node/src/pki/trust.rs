@@ -398,3 +398,6 @@ impl ClientCertVerifier for CallerVerifier {
         self.webpki.supported_verify_schemes()
     }
 }
+
+#[cfg(test)]
+mod tests;

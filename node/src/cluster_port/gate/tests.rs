@@ -95,7 +95,7 @@ fn who_may_call_what() {
         ("/grpc.reflection.v1.ServerReflection/Info", &nobody, Code::Unauthenticated),
         (APPEND, &node(1), Code::Ok),
         (APPEND, &node(2), Code::Ok),
-        (APPEND, &node(3), Code::PermissionDenied),
+        (APPEND, &node(3), Code::NotFound),
         (APPEND, &node(4), Code::Ok),
         (LIST_KEYS, &node(1), Code::PermissionDenied),
         (LIST_KEYS, &operator("viewer", 10), Code::Ok),
