@@ -6,7 +6,7 @@ use crate::{
     adapt::engine::Standing,
     codec,
     handle::{Fence, ProposeError, ReadError, TransferError, Written},
-    lead::{Committed, Refused},
+    lead::{Committed, Kept, Refused},
     node::Node,
     status::{FenceState, Observation},
 };
@@ -44,7 +44,7 @@ enum Answer {
     Proposed(Result<Committed, Refused>),
     Index(u64),
     Observation(Observation),
-    Transferred(Result<NodeId, String>),
+    Transferred(Result<NodeId, Kept>),
 }
 
 /// What became of one attempt.
@@ -168,7 +168,8 @@ impl Node {
         let deadline = Instant::now() + self.timing.propose;
         match self.ask_until(deadline, Question::Transfer(to)).await {
             Some(Answer::Transferred(Ok(leader))) => Ok(leader),
-            Some(Answer::Transferred(Err(why))) => Err(TransferError::Refused(why)),
+            Some(Answer::Transferred(Err(Kept::Refused(why)))) => Err(TransferError::Refused(why)),
+            Some(Answer::Transferred(Err(Kept::TimedOut))) => Err(TransferError::TimedOut),
             _ if self.is_stopping() => Err(TransferError::Stopped),
             _ => Err(TransferError::NoLeader),
         }
@@ -256,9 +257,8 @@ impl Node {
             Question::ReadIndex => self.lead_read_index().await.map(Answer::Index),
             Question::Observe => self.lead_observe().map(Answer::Observation),
             Question::Transfer(to) => match self.lead_transfer(to).await {
-                Ok(leader) => Some(Answer::Transferred(Ok(leader))),
-                Err(Some(why)) => Some(Answer::Transferred(Err(why))),
-                Err(None) => None,
+                Err(Kept::NotLeader) => None,
+                transferred => Some(Answer::Transferred(transferred)),
             },
         }
     }
@@ -302,8 +302,11 @@ impl Node {
                 if self.leads_not(reply.not_leader, reply.leader, &reply.leader_address) {
                     return Ok(None);
                 }
-                let refused = Some(reply.refused).filter(|why| !why.is_empty());
-                Ok(Some(Answer::Transferred(refused.map_or(Ok(reply.leader), Err))))
+                Ok(Some(Answer::Transferred(match reply.refused {
+                    _ if reply.timed_out => Err(Kept::TimedOut),
+                    why if why.is_empty() => Ok(reply.leader),
+                    why => Err(Kept::Refused(why)),
+                })))
             }
         }
     }

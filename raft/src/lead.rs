@@ -26,6 +26,17 @@ pub(crate) struct Committed {
     pub(crate) fence_lost: bool,
 }
 
+/// Why leadership stays where it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kept {
+    /// It was not this node's to give.
+    NotLeader,
+    /// It would be wrong, and why.
+    Refused(String),
+    /// Nobody else led in time.
+    TimedOut,
+}
+
 /// Why a leader has no outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -122,23 +133,25 @@ impl Node {
         })
     }
 
-    /// Hands leadership over and waits until another leads. `Err(None)` where this node does not lead, else why not.
-    pub(crate) async fn lead_transfer(&self, to: Option<NodeId>) -> Result<NodeId, Option<String>> {
-        let tenure = self.tenure().ok_or(None)?;
+    /// Hands leadership over and waits until another leads.
+    pub(crate) async fn lead_transfer(&self, to: Option<NodeId>) -> Result<NodeId, Kept> {
+        let tenure = self.tenure().ok_or(Kept::NotLeader)?;
         let to = match to {
-            Some(to) => self.fit(&tenure, to).map(|()| to).map_err(Some)?,
-            None => self.heir(&tenure).ok_or_else(|| Some("no other voter is reachable and up to date".to_owned()))?,
+            Some(to) => self.fit(&tenure, to).map(|()| to).map_err(Kept::Refused)?,
+            None => self
+                .heir(&tenure)
+                .ok_or_else(|| Kept::Refused("no other voter is reachable and up to date".to_owned()))?,
         };
         if to == self.id {
             return Ok(to);
         }
         tracing::info!(to, "handing over leadership");
-        self.engine.transfer(to).await.map_err(|_| None)?;
+        self.engine.transfer(to).await.map_err(|_| Kept::NotLeader)?;
         let mut standing = self.watch_standing();
         let led_by_another = standing.wait_for(|now| now.leader.is_some_and(|leader| leader != self.id));
         match tokio::time::timeout(self.timing.election_max * 4, led_by_another).await {
             Ok(Ok(now)) => Ok(now.leader.unwrap_or(to)),
-            _ => Err(Some(format!("node {to} did not take the lead in time"))),
+            _ => Err(Kept::TimedOut),
         }
     }
 

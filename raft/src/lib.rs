@@ -7,6 +7,7 @@
 
 mod adapt;
 mod applied;
+mod backup;
 mod batch;
 mod clock;
 pub mod codec;

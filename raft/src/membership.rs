@@ -265,7 +265,7 @@ async fn take(node: &Node, tenure: &Tenure, sight: &Sight, step: Step) -> Result
         Step::LetGo(learners) => node.engine.let_go(learners).await,
         Step::HandOver(heir) => {
             let handed = node.lead_transfer(Some(heir)).await;
-            handed.map(drop).map_err(|why| ChangeError(why.unwrap_or_else(|| "this node leads no more".to_owned())))
+            handed.map(drop).map_err(|why| ChangeError(format!("the lead was not handed over: {why:?}")))
         }
         Step::Propose(actor, command) => {
             let request = tenure.request(tenure.time(&sight.voters).wall);

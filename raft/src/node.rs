@@ -12,7 +12,7 @@ use crate::{
     applied::Applied,
     batch::{self, Batcher},
     clock::Clock,
-    handle::{AuditPage, Backup, Fence, ProposeError, ReadError, Services},
+    handle::{AuditPage, Fence, ProposeError, Services},
     membership,
     peers::Peers,
     publish,
@@ -29,14 +29,12 @@ use crate::{
     upkeep,
     vault::{Vault, VaultError},
 };
-use bytes::Bytes;
 use machine::{
     Actor, At, Command, Outcome, Refusal, RequestId, View, Wall,
     command::Initialize,
     member::{MemberSpec, NodeId},
 };
 use std::{
-    io::Read,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -49,11 +47,11 @@ use tokio::{
     time::Instant,
 };
 
-/// Bytes of a backup handed out at a time.
-const PIECE_BYTES: usize = 256 * 1024;
-
 /// How long a stopping node waits for its own tasks and for the log to be let go.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a stopping node waits for its session to begin or end: only so that others need not find out by silence.
+const SESSION_PATIENCE: Duration = Duration::from_millis(500);
 
 /// A running member.
 pub(crate) struct Node {
@@ -317,6 +315,12 @@ impl Node {
 
     pub(crate) fn session_is(&self, session: Session) {
         let mut heard = lock(&self.heard);
+        match (heard.session, session) {
+            // Who was removed has soon nobody to tell it so again.
+            (Session::Removed, Session::Seeking | Session::Removed) => return,
+            (_, Session::Removed) => tracing::warn!("the cluster has removed this node"),
+            _ => {}
+        }
         heard.session = session;
         if session != Session::Open {
             heard.committed = None;
@@ -381,40 +385,6 @@ impl Node {
         }
     }
 
-    /// See [`crate::Handle::snapshot`].
-    pub(crate) async fn snapshot(self: &Arc<Self>) -> Result<Backup, ReadError> {
-        self.read().await?;
-        let (vault, applied) = (Arc::clone(&self.vault), self.applied());
-        let written = tokio::task::spawn_blocking(move || vault.snapshot(&applied)).await;
-        let held = match written {
-            Ok(Ok(held)) => held,
-            Ok(Err(error)) => return Err(ReadError::Snapshot(error.to_string())),
-            Err(error) => return Err(ReadError::Snapshot(error.to_string())),
-        };
-        let (send, pieces) = mpsc::channel(4);
-        let place = held.place.clone();
-        let bytes = held.stored.bytes;
-        tokio::task::spawn_blocking(move || {
-            let sent = std::fs::File::open(&held.stored.path).and_then(|mut file| {
-                loop {
-                    let mut piece = Vec::with_capacity(PIECE_BYTES);
-                    if file.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut piece)? == 0 {
-                        return Ok(());
-                    }
-                    if send.blocking_send(Ok(Bytes::from(piece))).is_err() {
-                        return Ok(());
-                    }
-                }
-            });
-            if let Err(error) = sent {
-                // Whoever reads has gone, or sees fewer bytes than announced.
-                let _: Result<_, _> = send.blocking_send(Err(ReadError::Snapshot(error.to_string())));
-            }
-        });
-        let index = place.last.map_or(0, |last| last.index);
-        Ok(Backup { index, revision: place.revision, at: place.at, bytes, pieces })
-    }
-
     pub(crate) async fn failed(&self) -> String {
         let mut standing = self.watch_standing();
         let failed = standing.wait_for(|now| now.failed.is_some()).await.map(|now| now.failed.clone());
@@ -426,7 +396,11 @@ impl Node {
             && let Some(heir) = self.heir(&tenure)
         {
             match self.lead_transfer(Some(heir)).await {
-                Ok(leader) => tracing::info!(leader, "leadership is handed over"),
+                Ok(leader) => {
+                    tracing::info!(leader, "leadership is handed over");
+                    // The new leader must know this node before it can be told goodbye.
+                    self.wait_for_session(|session| session == Session::Open).await;
+                }
                 Err(why) => tracing::warn!(?why, "leadership could not be handed over: an election will"),
             }
         }
@@ -434,12 +408,12 @@ impl Node {
             return;
         }
         // The goodbye goes out first; then raft ends, and with it every task that watches it.
-        let patience = Instant::now() + STOP_PATIENCE;
-        self.said_goodbye(patience).await;
+        self.wait_for_session(|session| session != Session::Open).await;
         self.engine.stop().await;
         if let Err(error) = upkeep::checkpoint(self).await {
             tracing::warn!(%error, "no checkpoint could be written; the log has everything");
         }
+        let patience = Instant::now() + STOP_PATIENCE;
         let mut tasks = std::mem::take(&mut *lock(&self.tasks));
         tasks.abort_all();
         while let Ok(Some(_)) = tokio::time::timeout_at(patience, tasks.join_next()).await {}
@@ -452,11 +426,10 @@ impl Node {
         }
     }
 
-    /// Waits until the session has ended, which carries the goodbye.
-    async fn said_goodbye(&self, patience: Instant) {
-        let open = || lock(&self.heard).session == Session::Open && self.tenure().is_none();
-        let until = patience.min(Instant::now() + Duration::from_millis(200));
-        while open() && Instant::now() < until {
+    /// Waits for the session to be like this, for a moment.
+    async fn wait_for_session(&self, wanted: impl Fn(Session) -> bool) {
+        let until = Instant::now() + SESSION_PATIENCE;
+        while !wanted(lock(&self.heard).session) && Instant::now() < until {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

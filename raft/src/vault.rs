@@ -42,6 +42,9 @@ pub(crate) enum VaultError {
     /// The snapshot is not the one that was announced.
     #[error("the snapshot is not the one that was announced")]
     Mismatch,
+    /// The snapshot file cannot be opened any more.
+    #[error("the snapshot file: {0}")]
+    Gone(String),
 }
 
 impl From<VaultError> for std::io::Error {

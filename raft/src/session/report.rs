@@ -34,8 +34,13 @@ pub(crate) async fn report(node: Arc<Node>) {
     let mut standing = node.watch_standing();
     let mut stopping = node.watch_stopping();
     let mut said_why = String::new();
+    let mut led_by = None;
     while !*stopping.borrow_and_update() {
         let leader = standing.borrow_and_update().leader;
+        if leader != led_by {
+            node.session_is(status::Session::Seeking);
+            led_by = leader;
+        }
         let pause = match leader {
             Some(leader) if leader == node.id => {
                 here(&node).await;
@@ -52,7 +57,6 @@ pub(crate) async fn report(node: Arc<Node>) {
                     PAUSE
                 }
                 Ended::Removed => {
-                    tracing::warn!("the cluster has removed this node");
                     node.session_is(status::Session::Removed);
                     node.timing.report
                 }
@@ -65,10 +69,11 @@ pub(crate) async fn report(node: Arc<Node>) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // Raft has ended on this node: there is nothing to report any more.
-            changed = standing.changed() => if changed.is_err() { return },
+            changed = standing.changed() => if changed.is_err() { break },
             _ = stopping.changed() => {}
         }
     }
+    node.session_is(status::Session::Seeking);
 }
 
 /// Reports to this node itself while it leads.

@@ -4,7 +4,7 @@
 use crate::{
     adapt::{network::MESSAGE_BYTES_MAX, server::Proved},
     codec,
-    lead::{Committed, Refused},
+    lead::{Committed, Kept, Refused},
     node::Node,
     session::{table::Said, tenure::Tenure},
     status::{FenceState, Observed},
@@ -137,11 +137,12 @@ impl leader_server::Leader for LeaderService {
         let mut reply = TransferToReply::default();
         match node.lead_transfer(to).await {
             Ok(to) => reply.leader = to,
-            Err(None) => {
+            Err(Kept::NotLeader) => {
                 let (leader, leader_address) = node.leader_hint();
                 reply = TransferToReply { not_leader: true, leader, leader_address, ..reply };
             }
-            Err(Some(why)) => reply.refused = why,
+            Err(Kept::Refused(why)) => reply.refused = why,
+            Err(Kept::TimedOut) => reply.timed_out = true,
         }
         Ok(Response::new(reply))
     }

@@ -25,7 +25,7 @@ use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
 };
-use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::server::TcpIncoming;
 
 /// How long anything may take before a test fails: machines that test are slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -200,7 +200,7 @@ impl Cluster {
             tonic::transport::Server::builder()
                 .add_service(services.raft)
                 .add_service(services.leader)
-                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped.map(drop))
+                .serve_with_incoming_shutdown(TcpIncoming::from(listener).with_nodelay(Some(true)), stopped.map(drop))
                 .await
                 .unwrap();
         });

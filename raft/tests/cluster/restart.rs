@@ -1,9 +1,20 @@
 //! Coming back from disk.
 
-use crate::harness::{Cluster, done, folders, operator, request, token, until};
-use machine::member::NodeId;
+use crate::harness::{Cluster, done, folders, name, operator, request, token, until};
+use machine::{
+    Command,
+    consumer::ConsumerSpec,
+    key::{ImportedKey, KeyId, SecretHash},
+    member::NodeId,
+    resource::Change,
+};
 use raft::{Fence, StartError, Upkeep};
-use std::{fs, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    time::Duration,
+};
 
 /// Checkpoints and snapshots after a few entries, and next to nothing kept in the log.
 fn eager() -> Upkeep {
@@ -30,6 +41,33 @@ async fn writes(cluster: &Cluster, through: NodeId, count: usize) -> Vec<[u8; 32
 fn has_all(cluster: &Cluster, node: NodeId, hashes: &[[u8; 32]]) -> bool {
     let view = cluster.node(node).view();
     hashes.iter().all(|hash| view.registry.join_tokens.contains_key(hash))
+}
+
+/// Enough keys that a snapshot travels in several pieces.
+async fn keys(cluster: &Cluster) {
+    let acme = name("acme");
+    let changes = vec![Change::PutConsumer {
+        name: acme.clone(),
+        spec: ConsumerSpec { roles: BTreeSet::new(), attributes: BTreeMap::new() },
+    }];
+    let validated_against = cluster.node(1).view().registry.resources_revision;
+    let command = Command::ApplyResources { validated_against, changes };
+    done(cluster.node(1).propose(request(), operator(), command, Fence::None).await.unwrap());
+    let imported = (0..4_000_u16).map(|number| {
+        let (mut id, mut hash) = ([0; 10], [0; 32]);
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        hash[..2].copy_from_slice(&number.to_be_bytes());
+        ImportedKey {
+            id: KeyId(id),
+            consumer: acme.clone(),
+            label: Some("x".repeat(100)),
+            scopes: BTreeSet::new(),
+            hash: SecretHash(hash),
+            not_after: None,
+        }
+    });
+    let command = Command::ImportKeys(imported.collect());
+    done(cluster.node(1).propose(request(), operator(), command, Fence::None).await.unwrap());
 }
 
 async fn cut_log(cluster: &Cluster, node: NodeId) {
@@ -63,6 +101,7 @@ async fn all_nodes_come_back_in_any_order() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newcomer_far_behind_gets_a_snapshot() {
     let mut cluster = Cluster::of_one_with(eager()).await;
+    keys(&cluster).await;
     let hashes = writes(&cluster, 1, 60).await;
     cut_log(&cluster, 1).await;
     let newcomer = cluster.join().await;
