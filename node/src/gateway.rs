@@ -99,8 +99,6 @@ async fn pass(exchange: &mut Exchange, mut parts: Parts, incoming: Incoming) -> 
     let authority = asked.authority.clone();
     exchange.stage = Stage::Forward;
     exchange.decided_us = shared.clock.boot_us();
-    let trace = headers::trace(&parts.headers, || connection.worker.random());
-    exchange.trace_id = trace.id;
     let facts = headers::Facts {
         is_trusted: connection.is_trusted,
         peer: &connection.peer_header,
@@ -109,8 +107,7 @@ async fn pass(exchange: &mut Exchange, mut parts: Parts, incoming: Incoming) -> 
         credential,
         consumer: caller.as_ref().map(|caller| caller.consumer.name.as_str()),
         request_id: &exchange.request_id,
-        traceparent: trace.parent,
-        continues_trace: trace.continues,
+        trace: &exchange.trace,
     };
     headers::for_upstream(&mut parts.headers, &facts);
     let outgoing = forward::Outgoing { method: parts.method, uri: target, headers: parts.headers, body };
@@ -148,7 +145,7 @@ fn begin(connection: Arc<Connection>, parts: &Parts) -> Box<Exchange> {
         serving,
         stage: Stage::Route,
         request_id,
-        trace_id: [b'0'; 32],
+        trace: headers::trace(&parts.headers, || worker.random()),
         client,
         method: parts.method.clone(),
         uri: parts.uri.clone(),

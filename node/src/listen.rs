@@ -11,7 +11,7 @@ use crate::gateway::{StartError, Worker};
 use arc_swap::ArcSwap;
 use connection::Protocol;
 use http::HeaderValue;
-use metrics::counter;
+use metrics::{Gauge, counter, gauge};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::{Domain, Socket, Type};
 use std::{
@@ -122,6 +122,7 @@ pub(crate) async fn accept(worker: Arc<Worker>, listener: Listener) {
         }
     };
     let refused = counter!("quorate_connections_refused_total");
+    let open = gauge!("quorate_connections", "listener" => if tls.is_some() { "tls" } else { "plain" });
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -141,8 +142,9 @@ pub(crate) async fn accept(worker: Arc<Worker>, listener: Listener) {
             continue;
         }
         shared.connections.fetch_add(1, Ordering::Relaxed);
+        open.increment(1);
         let tls = tls.as_ref().map(|tls| tls.load_full());
-        let counted = Counted(Arc::clone(&worker));
+        let counted = Counted(Arc::clone(&worker), open.clone());
         tokio::spawn(async move {
             let counted = counted;
             // Responses are written whole: waiting for more to send would only delay them.
@@ -156,10 +158,11 @@ pub(crate) async fn accept(worker: Arc<Worker>, listener: Listener) {
 }
 
 /// A connection that counts against the cap.
-struct Counted(Arc<Worker>);
+struct Counted(Arc<Worker>, Gauge);
 
 impl Drop for Counted {
     fn drop(&mut self) {
+        self.1.decrement(1);
         let shared = &self.0.shared;
         if shared.connections.fetch_sub(1, Ordering::Relaxed) == 1 && self.0.is_draining() {
             shared.emptied.notify_waiters();
@@ -168,9 +171,17 @@ impl Drop for Counted {
 }
 
 async fn plain(worker: Arc<Worker>, mut stream: TcpStream, peer: SocketAddr) {
-    let patience = worker.shared.settings.caps.header_read_timeout;
-    let Ok(Some((protocol, prefix))) = timeout(patience, sniff(&mut stream)).await else { return };
+    let Some(Some((protocol, prefix))) = patiently(&worker, sniff(&mut stream)).await else { return };
     connection::serve(worker, peer, None, protocol, stream, prefix).await;
+}
+
+/// Waits for the beginning of a connection: not too long, and not while the node drains.
+async fn patiently<T>(worker: &Worker, beginning: impl Future<Output = T>) -> Option<T> {
+    let patience = worker.shared.settings.caps.header_read_timeout;
+    tokio::select! {
+        begun = timeout(patience, beginning) => begun.ok(),
+        () = worker.drained() => None,
+    }
 }
 
 /// Reads until it is clear which protocol the client speaks. Nothing if it went away.
@@ -191,15 +202,14 @@ async fn sniff(stream: &mut TcpStream) -> Option<(Protocol, Vec<u8>)> {
 }
 
 async fn encrypted(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, tls: &Tls) {
-    let patience = worker.shared.settings.caps.header_read_timeout;
     let handshake = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream);
-    let stream = match timeout(patience, handshake).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => {
+    let stream = match patiently(&worker, handshake).await {
+        Some(Ok(stream)) => stream,
+        Some(Err(error)) => {
             tracing::debug!(%peer, %error, "no TLS with a client");
             return;
         }
-        Err(_) => return,
+        None => return,
     };
     let (_, session) = stream.get_ref();
     let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };

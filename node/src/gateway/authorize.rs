@@ -79,7 +79,7 @@ pub(crate) fn authorize(
         }
         allowed
     });
-    if allowed { Ok(()) } else { Err(Refusal::new(Problem::Forbidden, "no policy permits it, or one forbids it")) }
+    if allowed { Ok(()) } else { Err(Refusal::new(Problem::Forbidden, "not-permitted")) }
 }
 
 /// Asks Cedar.

@@ -1,7 +1,12 @@
 //! One request and its answer: what is learned on the way, kept for the record that is made when the exchange ends,
 //! however it ends.
 
-use super::{forward::Upload, problem::Problem, record, worker::Serving};
+use super::{
+    forward::{Upload, headers::Trace},
+    problem::Problem,
+    record,
+    worker::Serving,
+};
 use crate::listen::connection::Connection;
 use http::{HeaderValue, Method, Uri};
 use machine::{Name, key::KeyId};
@@ -22,8 +27,7 @@ pub(crate) struct Exchange {
     pub(crate) serving: Arc<Serving>,
     pub(crate) stage: Stage,
     pub(crate) request_id: HeaderValue,
-    /// 32 hexadecimal digits.
-    pub(crate) trace_id: [u8; 32],
+    pub(crate) trace: Trace,
     pub(crate) client: IpAddr,
     pub(crate) method: Method,
     /// As it was asked for, until it is routed.

@@ -27,6 +27,8 @@ use std::{pin::pin, sync::Arc, task::Poll, time::Duration};
 
 /// Targets that one request tries to reach, and idle connections that it finds dead, at most.
 const ATTEMPTS_MAX: usize = 6;
+/// Idle connections that one request tries; after that it makes its own.
+const IDLE_ATTEMPTS_MAX: usize = 2;
 
 /// What is to be sent.
 pub(crate) struct Outgoing {
@@ -63,14 +65,21 @@ pub(crate) async fn forward(
     *request.uri_mut() = uri;
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = headers;
-    let mut refusal = Refusal::new(Problem::UpstreamUnavailable { sent: false }, "no target was tried");
+    let mut refusal = Refusal::new(Problem::UpstreamUnavailable { sent: false }, "no-target");
 
-    for _ in 0..ATTEMPTS_MAX {
-        let mut lease = match pool.take(worker.shared.clock.boot_us()) {
+    for attempt in 0..ATTEMPTS_MAX {
+        if attempt > 0 {
+            pool.repeated.increment(1);
+        }
+        let mut lease = match pool.take(worker.shared.clock.boot_us(), attempt >= IDLE_ATTEMPTS_MAX) {
             Taken::Idle(lease) => lease,
             Taken::Connect(permit) => match connect::connect(permit, upstream.connect_timeout).await {
-                Ok(lease) => lease,
+                Ok(lease) => {
+                    pool.connected.increment(1);
+                    lease
+                }
                 Err(ConnectError { target, timed_out, reason }) => {
+                    pool.refused.increment(1);
                     let more = pool.failed(target, worker.shared.clock.boot_us());
                     exchange.upstream = upstream.targets.get(target).map(|target| target.text.clone());
                     let problem =
@@ -82,7 +91,7 @@ pub(crate) async fn forward(
                     break;
                 }
             },
-            Taken::Full => return Err(Refusal::new(Problem::Overloaded, "all connections to the upstream are busy")),
+            Taken::Full => return Err(Refusal::new(Problem::Overloaded, "connections-busy")),
             Taken::NoTarget => break,
         };
         let target = upstream.targets.get(lease.target());
@@ -104,7 +113,7 @@ pub(crate) async fn forward(
             }
             Err(Failure::NotSent(unsent)) => request = *unsent,
             Err(Failure::TimedOut) => {
-                return Err(Refusal::new(Problem::UpstreamTimeout, "the upstream did not begin to answer in time"));
+                return Err(Refusal::new(Problem::UpstreamTimeout, "no-answer-in-time"));
             }
             Err(Failure::Broken) => {
                 if let Some(refusal) = exchange.upload.as_ref().and_then(|upload| upload.refusal()) {
@@ -112,7 +121,7 @@ pub(crate) async fn forward(
                 }
                 let Some(copy) = copy else {
                     let problem = Problem::UpstreamUnavailable { sent: true };
-                    return Err(Refusal::new(problem, "the upstream closed the connection without an answer"));
+                    return Err(Refusal::new(problem, "closed-without-answer"));
                 };
                 request = copy;
             }

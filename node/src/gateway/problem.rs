@@ -43,7 +43,7 @@ pub(crate) struct Refusal {
     detail: Cow<'static, str>,
     /// What may be asked here, for 405.
     allow: Option<HeaderValue>,
-    /// Why, for the access log and the metrics alone.
+    /// Why, in one word, for the access log and the metrics alone.
     pub(crate) reason: &'static str,
 }
 

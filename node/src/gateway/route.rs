@@ -25,7 +25,7 @@ pub(crate) fn read<'r>(parts: &'r Parts, caps: &Caps) -> Result<Asked<'r>, Refus
     check_size(parts, caps)?;
     check_framing(&parts.headers)?;
     if parts.method == Method::TRACE || parts.method == Method::CONNECT {
-        return Err(Refusal::new(Problem::MethodNotAllowed, "neither tunnels nor echoes are made here"));
+        return Err(Refusal::new(Problem::MethodNotAllowed, "method"));
     }
     let path = path::canonical(parts.uri.path())
         .map_err(|error| Refusal::new(Problem::BadRequest, "path").telling(error.to_string()))?;
@@ -38,9 +38,9 @@ pub(crate) fn find(compiled: &Compiled, asked: &Asked<'_>, method: &Method) -> R
     match compiled.find(&asked.host, &asked.path, method) {
         Found::Route(index) => Ok(index),
         Found::OtherMethods(slot) => {
-            Err(Refusal::new(Problem::MethodNotAllowed, "the path is there for other methods").allowing(slot.methods()))
+            Err(Refusal::new(Problem::MethodNotAllowed, "other-methods").allowing(slot.methods()))
         }
-        Found::Nothing => Err(Refusal::new(Problem::NoRoute, "no route takes this host and path")),
+        Found::Nothing => Err(Refusal::new(Problem::NoRoute, "no-match")),
     }
 }
 
@@ -59,12 +59,12 @@ pub(crate) fn target(uri: &Uri, canonical: &str) -> Option<Uri> {
 fn check_size(parts: &Parts, caps: &Caps) -> Result<(), Refusal> {
     let too_large = |reason| Err(Refusal::new(Problem::HeadersTooLarge, reason));
     if parts.headers.len() > caps.header_count_max {
-        return too_large("too many header fields");
+        return too_large("too-many-fields");
     }
     let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
     let fields: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if target + fields > caps.header_bytes_max {
-        return too_large("the header fields are too long");
+        return too_large("fields-too-long");
     }
     Ok(())
 }
@@ -218,16 +218,10 @@ mod tests {
     fn too_much_header_is_refused() {
         let many: Vec<(String, String)> = (0..100).map(|number| (format!("x-{number}"), "1".to_owned())).collect();
         let many: Vec<(&str, &str)> = many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        assert_eq!(asked("/", &many, Version::HTTP_11), "headers-too-large too many header fields");
+        assert_eq!(asked("/", &many, Version::HTTP_11), "headers-too-large too-many-fields");
         let long = "a".repeat(40_000);
-        assert_eq!(
-            asked("/", &[("x", long.as_str())], Version::HTTP_11),
-            "headers-too-large the header fields are too long"
-        );
-        assert_eq!(
-            asked(&format!("/{long}"), &[("host", "a")], Version::HTTP_11),
-            "headers-too-large the header fields are too long"
-        );
+        assert_eq!(asked("/", &[("x", long.as_str())], Version::HTTP_11), "headers-too-large fields-too-long");
+        assert_eq!(asked(&format!("/{long}"), &[("host", "a")], Version::HTTP_11), "headers-too-large fields-too-long");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The running data plane: its threads and listeners, the views that it is given, and its end.
 
 use super::{
-    Clock, Settings, StartError, Worker, forward,
+    Clock, Settings, StartError, Worker,
     record::LogWriter,
     worker::{Published, Shared, lock},
 };
@@ -120,7 +120,7 @@ fn run(worker: Arc<Worker>, listeners: Vec<Listener>) -> std::io::Result<JoinHan
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name(format!("worker-{}", worker.index)).spawn(move || {
         runtime.block_on(async {
-            tokio::spawn(forward::Deadlines::look(Arc::downgrade(&worker.deadlines)));
+            tokio::spawn(Arc::clone(&worker.deadlines).look());
             for listener in listeners {
                 tokio::spawn(listen::accept(Arc::clone(&worker), listener));
             }

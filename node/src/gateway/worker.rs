@@ -109,7 +109,7 @@ impl Worker {
             index,
             shared,
             log,
-            deadlines: Arc::new(Deadlines::default()),
+            deadlines: Arc::new(Deadlines::new()),
             stages: StageMeters::new(index),
             connections: Mutex::default(),
             next_connection: AtomicU64::new(0),

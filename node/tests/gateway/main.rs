@@ -5,6 +5,7 @@
 
 mod bodies;
 mod connections;
+mod explained;
 mod forwarding;
 mod harness;
 mod keys;

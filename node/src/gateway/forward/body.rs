@@ -46,8 +46,8 @@ impl Upload {
     /// What is wrong with it, if that is why forwarding failed.
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         match self.state.load(Ordering::Relaxed) {
-            TOO_LARGE => Some(Refusal::new(Problem::RequestTooLarge, "the body went over its limit")),
-            BROKEN => Some(Refusal::new(Problem::BadRequest, "the client's body broke off")),
+            TOO_LARGE => Some(Refusal::new(Problem::RequestTooLarge, "over-its-limit")),
+            BROKEN => Some(Refusal::new(Problem::BadRequest, "body-broke-off")),
             _ => None,
         }
     }
@@ -248,14 +248,12 @@ impl HttpBody for Body {
                     }
                     Poll::Ready(Some(Ok(frame)))
                 }
-                Poll::Ready(Some(Err(_))) => this.fail(BodyError::Upstream, "the upstream's body broke off"),
+                Poll::Ready(Some(Err(_))) => this.fail(BodyError::Upstream, "answer-broke-off"),
                 Poll::Ready(None) => {
                     this.finish();
                     Poll::Ready(None)
                 }
-                Poll::Pending if watch.poll(cx).is_ready() => {
-                    this.fail(BodyError::Standstill, "the upstream's body came to a standstill")
-                }
+                Poll::Pending if watch.poll(cx).is_ready() => this.fail(BodyError::Standstill, "answer-stood-still"),
                 Poll::Pending => Poll::Pending,
             },
         }

@@ -31,16 +31,16 @@ pub(crate) async fn connect(permit: Permit, at_most: Duration) -> Result<Lease, 
     match timeout(at_most, establish(permit)).await {
         Ok(Ok(lease)) => Ok(lease),
         Ok(Err(reason)) => Err(error(false, reason)),
-        Err(_) => Err(error(true, "the target did not accept a connection in time")),
+        Err(_) => Err(error(true, "connect-timeout")),
     }
 }
 
 async fn establish(permit: Permit) -> Result<Lease, &'static str> {
     let target: Option<&CompiledTarget> = permit.upstream().targets.get(permit.target());
-    let target = target.ok_or("there is no such target")?;
+    let target = target.ok_or("no-target")?;
     let stream = TcpStream::connect((target.host.as_str(), target.port)).await.map_err(|error| {
         tracing::debug!(target = %target.text, %error, "cannot connect");
-        "the target refused the connection"
+        "connect-refused"
     })?;
     // Requests are written whole: waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
@@ -50,7 +50,7 @@ async fn establish(permit: Permit) -> Result<Lease, &'static str> {
             let connector = TlsConnector::from(Arc::clone(&tls.config));
             let stream = connector.connect(tls.name.clone(), stream).await.map_err(|error| {
                 tracing::warn!(target = %target.text, %error, "no TLS with the target");
-                "the target's TLS or certificate was not accepted"
+                "tls-not-accepted"
             })?;
             handshake(permit, stream).await
         }
@@ -65,7 +65,7 @@ where
         .max_buf_size(BUFFER_BYTES_MAX)
         .handshake::<_, UploadBody>(TokioIo::new(stream))
         .await
-        .map_err(|_| "the target closed the connection at once")?;
+        .map_err(|_| "closed-at-once")?;
     let lease = Lease::new(&permit, sender);
     // One task for each connection, not for each request. It ends with the connection, which ends with its sender.
     tokio::spawn(async move {

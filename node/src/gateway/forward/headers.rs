@@ -36,9 +36,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) credential: CredentialPlace,
     pub(crate) consumer: Option<&'a str>,
     pub(crate) request_id: &'a HeaderValue,
-    pub(crate) traceparent: HeaderValue,
-    /// Whether the trace is the client's.
-    pub(crate) continues_trace: bool,
+    pub(crate) trace: &'a Trace,
 }
 
 type Names = SmallVec<[HeaderName; 8]>;
@@ -78,8 +76,8 @@ pub(crate) fn for_upstream(headers: &mut HeaderMap, facts: &Facts<'_>) {
     }
     headers.insert(header::HOST, facts.host.clone());
     headers.insert(REQUEST_ID, facts.request_id.clone());
-    headers.insert(TRACEPARENT, facts.traceparent.clone());
-    if !facts.continues_trace {
+    headers.insert(TRACEPARENT, facts.trace.parent.clone());
+    if !facts.trace.continues {
         headers.remove(TRACESTATE);
     }
     if let Some(consumer) = facts.consumer.and_then(|name| HeaderValue::from_str(name).ok()) {
@@ -229,9 +227,11 @@ pub(crate) fn kept_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// A trace that goes on, or a new one (W3C Trace Context, version 00).
 pub(crate) struct Trace {
+    /// 32 hexadecimal digits.
     pub(crate) id: [u8; 32],
     /// What the upstream is told.
     pub(crate) parent: HeaderValue,
+    /// Whether it is the client's.
     pub(crate) continues: bool,
 }
 
@@ -309,8 +309,7 @@ mod tests {
             credential,
             consumer: Some("acme"),
             request_id: &HeaderValue::from_static("id-1"),
-            traceparent: HeaderValue::from_static("00-t-s-01"),
-            continues_trace: false,
+            trace: &Trace { id: [b'0'; 32], parent: HeaderValue::from_static("00-t-s-01"), continues: false },
         };
         for_upstream(&mut headers, &facts);
         let mut lines: Vec<String> =

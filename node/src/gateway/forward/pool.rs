@@ -4,6 +4,7 @@
 use super::body::UploadBody;
 use crate::{gateway::worker::lock, resource::compile::CompiledUpstream};
 use hyper::client::conn::http1::SendRequest;
+use metrics::{Counter, counter};
 use std::sync::{Arc, Mutex};
 
 /// Idle connections are kept this long: less than the 60 s and more that servers commonly allow.
@@ -17,6 +18,11 @@ const SKIP_MAX_US: u64 = 10_000_000;
 pub(crate) struct Pool {
     upstream: Arc<CompiledUpstream>,
     state: Mutex<State>,
+    /// Connections that were made, and attempts that failed.
+    pub(super) connected: Counter,
+    pub(super) refused: Counter,
+    /// Requests that were sent once more.
+    pub(super) repeated: Counter,
 }
 
 struct State {
@@ -67,15 +73,23 @@ pub(crate) struct Permit {
 impl Pool {
     pub(crate) fn new(upstream: Arc<CompiledUpstream>) -> Self {
         let targets = upstream.targets.iter().map(|_| Target::default()).collect();
-        Self { upstream, state: Mutex::new(State { targets, next: 0 }) }
+        let name = upstream.name.to_string();
+        let connects = |outcome: &'static str| counter!("quorate_upstream_connects_total", "upstream" => name.clone(), "outcome" => outcome);
+        Self {
+            connected: connects("connected"),
+            refused: connects("failed"),
+            repeated: counter!("quorate_upstream_repeats_total", "upstream" => name.clone()),
+            upstream,
+            state: Mutex::new(State { targets, next: 0 }),
+        }
     }
 
     pub(crate) const fn upstream(&self) -> &Arc<CompiledUpstream> {
         &self.upstream
     }
 
-    /// A connection, or the right to make one.
-    pub(crate) fn take(self: &Arc<Self>, now_us: u64) -> Taken {
+    /// A connection, or the right to make one; always the latter if a `fresh` one is wanted.
+    pub(crate) fn take(self: &Arc<Self>, now_us: u64, fresh: bool) -> Taken {
         let mut state = lock(&self.state);
         let count = state.targets.len();
         if count == 0 {
@@ -91,7 +105,7 @@ impl Pool {
                 if (target.skip_until_us > now_us) == spare_the_failing {
                     continue;
                 }
-                if let Some(sender) = target.take_idle(now_us) {
+                if !fresh && let Some(sender) = target.take_idle(now_us) {
                     return Taken::Idle(Lease { pool: Arc::clone(self), target: index, sender, is_reused: true });
                 }
                 if target.open < self.upstream.connections_max {

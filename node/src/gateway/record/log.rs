@@ -21,8 +21,10 @@ use std::{
 const BUFFER_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// A path that is longer is cut in the log.
 const PATH_BYTES_MAX: usize = 2048;
-/// How often the buffers are written out.
+/// How often the buffers are written out while there is something in them.
 const WRITE_INTERVAL: Duration = Duration::from_millis(20);
+/// How often they are looked at while there is not.
+const REST_INTERVAL: Duration = Duration::from_millis(100);
 
 /// The lines of one worker that are not written yet.
 pub(crate) struct LogBuffer {
@@ -120,12 +122,14 @@ fn write_out(mut sink: Sink, order: &Order, buffers: &[Arc<LogBuffer>], dropped:
         if order.reopen.swap(false, Ordering::Relaxed) {
             sink.reopen();
         }
+        let mut interval = REST_INTERVAL;
         for buffer in buffers {
             let Some(lines) = &buffer.lines else { continue };
             std::mem::swap(&mut *lock(lines), &mut spare);
             if spare.is_empty() {
                 continue;
             }
+            interval = WRITE_INTERVAL;
             match sink.write(&spare) {
                 Ok(()) => failing = false,
                 Err(error) => {
@@ -142,7 +146,7 @@ fn write_out(mut sink: Sink, order: &Order, buffers: &[Arc<LogBuffer>], dropped:
         if stop {
             return;
         }
-        thread::park_timeout(WRITE_INTERVAL);
+        thread::park_timeout(interval);
     }
 }
 
@@ -187,7 +191,7 @@ pub(super) fn write(line: &mut Vec<u8>, exchange: &Exchange, now_us: u64) {
     line.extend_from_slice(b"\",\"tick\":");
     number(line, shared.clock.tick().0);
     field(line, "request_id", Some(exchange.request_id()));
-    field(line, "trace_id", std::str::from_utf8(&exchange.trace_id).ok());
+    field(line, "trace_id", std::str::from_utf8(&exchange.trace.id).ok());
     line.extend_from_slice(b",\"node\":");
     number(line, shared.node);
     line.extend_from_slice(b",\"client\":\"");

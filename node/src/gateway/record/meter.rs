@@ -47,13 +47,21 @@ pub(crate) struct StageMeters {
     upstream: Histogram,
     bytes_in: Counter,
     bytes_out: Counter,
+    /// By problem and reason, both of which are words of this program; made when first needed.
+    refusals: Mutex<Vec<(&'static str, &'static str, Counter)>>,
 }
 
 impl StageMeters {
     pub(crate) fn new(worker: usize) -> Self {
         let stage = |stage: &'static str| histogram!("quorate_stage_duration_seconds", "stage" => stage, "worker" => worker.to_string());
         let bytes = |direction: &'static str| counter!("quorate_body_bytes_total", "direction" => direction);
-        Self { decide: stage("decide"), upstream: stage("upstream"), bytes_in: bytes("in"), bytes_out: bytes("out") }
+        Self {
+            decide: stage("decide"),
+            upstream: stage("upstream"),
+            bytes_in: bytes("in"),
+            bytes_out: bytes("out"),
+            refusals: Mutex::default(),
+        }
     }
 
     pub(crate) fn count(&self, exchange: &Exchange) {
@@ -70,6 +78,20 @@ impl StageMeters {
         if exchange.bytes_out > 0 {
             self.bytes_out.increment(exchange.bytes_out);
         }
+        if let Some(problem) = exchange.problem {
+            self.refuse(problem.name(), exchange.reason);
+        }
+    }
+
+    fn refuse(&self, problem: &'static str, reason: &'static str) {
+        let mut refusals = lock(&self.refusals);
+        if let Some((_, _, counter)) = refusals.iter().find(|(of, why, _)| *of == problem && *why == reason) {
+            counter.increment(1);
+            return;
+        }
+        let counter = counter!("quorate_refusals_total", "problem" => problem, "reason" => reason);
+        counter.increment(1);
+        refusals.push((problem, reason, counter));
     }
 }
 
