@@ -74,6 +74,17 @@ pub struct Node {
     pub data_dir: PathBuf,
 }
 
+impl Node {
+    /// SIGKILL, if its process is still its own: the kernel gives numbers out again.
+    fn kill(&self) {
+        let command = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let folder = self.data_dir.parent().expect("below dev's folder").to_string_lossy();
+        if String::from_utf8_lossy(&command).contains(&*folder) {
+            process::signal(self.pid, Signal::KILL);
+        }
+    }
+}
+
 impl Dev {
     /// Three nodes with the example configuration.
     pub fn start() -> Self {
@@ -174,16 +185,15 @@ impl Dev {
 
     /// Kills a node's process with SIGKILL.
     pub fn kill_node(&self, id: u64) {
-        process::signal(self.node(id).pid, Signal::KILL);
+        self.node(id).kill();
     }
 
     /// Kills everything with SIGKILL, dev itself first, so that it cannot tidy up.
     pub fn kill_all(mut self) {
-        process::signal(self.process.pid(), Signal::KILL);
-        for node in &self.ready.nodes {
-            process::signal(node.pid, Signal::KILL);
-        }
         self.process.kill();
+        for node in &self.ready.nodes {
+            node.kill();
+        }
         for node in &self.ready.nodes {
             crate::eventually("the nodes are dead", || {
                 if process::is_alive(node.pid) { Err(format!("node {} lives", node.id)) } else { Ok(()) }
@@ -198,19 +208,13 @@ impl Drop for Dev {
             eprintln!("{}", self.process.tail());
         }
         // In good order, so that it ends its nodes by itself; whoever is left then is killed.
-        if self.process.ended().is_none() {
-            self.process.signal(Signal::TERM);
-        }
+        self.process.signal(Signal::TERM);
         let started = Instant::now();
         while self.process.ended().is_none() && started.elapsed() < Duration::from_secs(3) {
             sleep(Duration::from_millis(20));
         }
         for node in &self.ready.nodes {
-            // A number that the kernel has given to another process since then is not ours to kill.
-            let command = fs::read(format!("/proc/{}/cmdline", node.pid)).unwrap_or_default();
-            if String::from_utf8_lossy(&command).contains("quorate") {
-                process::signal(node.pid, Signal::KILL);
-            }
+            node.kill();
         }
     }
 }

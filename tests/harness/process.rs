@@ -1,7 +1,7 @@
 //! A child process that never outlives the test program: it leads a process group, and a small shell beside it, waiting for the end
 //! of a pipe from the test program, kills that group and removes its folder however the test program ends.
 
-use rustix::process::{Pid, Signal};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions};
 use std::{
     fs::File,
     io::Read,
@@ -33,7 +33,7 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let reaper = Command::new("sh")
-            .args(["-c", "cat >/dev/null; kill -TERM -- -$1 2>/dev/null && sleep 2; kill -KILL -- -$1 2>/dev/null; rm -rf -- \"$2\"", "sh"])
+            .args(["-c", "cat >/dev/null; kill -TERM -- -$1 2>/dev/null && sleep 2 && kill -KILL -- -$1 2>/dev/null; rm -rf -- \"$2\"", "sh"])
             .arg(child.id().to_string())
             .arg(log.parent().expect("logs lie in a folder of the test"))
             .stdin(Stdio::piped())
@@ -50,32 +50,41 @@ impl Process {
         self.child.id()
     }
 
-    /// Whether it has ended, and how.
+    /// Whether it has ended, and how. What it leaves behind in its group is killed.
     pub fn ended(&mut self) -> Option<ExitStatus> {
-        if self.ended.is_none() {
-            self.ended = self.child.try_wait().expect("a child can be waited for");
+        if self.ended.is_none() && self.has_exited() {
+            // Until it is waited for, its number is taken: no other group can have it.
+            kill_group(self.pid());
+            self.ended = Some(self.child.wait().expect("a child can be waited for"));
         }
         self.ended
     }
 
-    /// SIGKILL, now; waits for its end.
+    /// Whether it has ended or been waited for; leaves it to be waited for.
+    fn has_exited(&self) -> bool {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        let child = pid(self.pid()).expect("a process has a number");
+        rustix::process::waitid(WaitId::Pid(child), options).expect("a child can be asked for").is_some()
+    }
+
+    /// SIGKILL for its whole group, now; waits for its end.
     pub fn kill(&mut self) {
         if self.ended().is_none() {
-            signal(self.pid(), Signal::KILL);
+            kill_group(self.pid());
             self.ended = Some(self.child.wait().expect("a child can be waited for"));
         }
     }
 
-    /// Sends a signal.
-    pub fn signal(&self, signal_: Signal) {
-        signal(self.pid(), signal_);
+    /// Sends a signal, unless it has ended.
+    pub fn signal(&mut self, signal_: Signal) {
+        if self.ended().is_none() {
+            signal(self.pid(), signal_);
+        }
     }
 
     /// SIGTERM, and its exit code; kills it and panics if it takes longer than a minute.
     pub fn stop(&mut self) -> Option<i32> {
-        if self.ended().is_none() {
-            signal(self.pid(), Signal::TERM);
-        }
+        self.signal(Signal::TERM);
         self.exit_code()
     }
 
@@ -125,10 +134,6 @@ impl Drop for Process {
         if std::thread::panicking() {
             eprintln!("{}", self.tail());
         }
-        // The group may hold children that are still alive after their parent.
-        if let Some(group) = pid(self.child.id()) {
-            let _ = rustix::process::kill_process_group(group, Signal::KILL);
-        }
         self.kill();
         let _ = self.reaper.kill();
         let _ = self.reaper.wait();
@@ -153,6 +158,13 @@ pub fn resident_bytes(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process is alive");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("VmRSS");
     line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number of kB") * 1024
+}
+
+/// Only for a leader that has not been waited for: afterwards the number may be somebody else's.
+fn kill_group(leader: u32) {
+    if let Some(group) = pid(leader) {
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
 }
 
 fn pid(process: u32) -> Option<Pid> {
