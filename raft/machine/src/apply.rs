@@ -5,7 +5,7 @@ use crate::{
     allowance::{Acquire, Answer},
     authority,
     bucket::Terms,
-    cap::SWEEP_PER_ENTRY_MAX,
+    cap::{BUCKETS_MAX, CROWDED_SWEEP_PER_ENTRY_MAX, PUSHED_OUT_MAX, SWEEP_PER_ENTRY_MAX},
     cluster,
     command::{Command, Proposal},
     consumer,
@@ -158,15 +158,19 @@ impl State {
         self.buckets.acquire(&registry.limits, at, terms, &acquires)
     }
 
-    fn sweep_buckets(&mut self, terms: Terms) {
+    /// Goes on looking for buckets that are full again: at more than this entry has made, so that they cannot pile up.
+    fn sweep_buckets(&mut self, buckets_before: usize) {
+        let count = self.buckets.buckets.len();
+        let least = if count > BUCKETS_MAX / 2 { CROWDED_SWEEP_PER_ENTRY_MAX } else { SWEEP_PER_ENTRY_MAX };
+        let most = least.saturating_add(count.saturating_sub(buckets_before).saturating_mul(PUSHED_OUT_MAX));
         let after = self.swept.take();
-        let most = SWEEP_PER_ENTRY_MAX;
-        self.swept = self.buckets.sweep(&self.registry.limits, self.at, terms, after.as_ref(), most);
+        self.swept = self.buckets.sweep(&self.registry.limits, self.at, after.as_ref(), most);
     }
 
-    /// Removes a bounded number of things that have ended. `before` is the time before the entry.
-    pub(crate) fn sweep(&mut self, before: At, terms: Terms) {
-        self.sweep_buckets(terms);
+    /// Removes a bounded number of things that have ended. `before` is the time before the entry, and `buckets_before`
+    /// how many buckets there were.
+    pub(crate) fn sweep(&mut self, before: At, buckets_before: usize) {
+        self.sweep_buckets(buckets_before);
         self.forget_requests(SWEEP_PER_ENTRY_MAX);
         self.trim_audit(SWEEP_PER_ENTRY_MAX);
         // Looking through all tokens costs more than the rest, so it happens once in a minute of cluster time.

@@ -1,19 +1,26 @@
-//! The arithmetic of one bucket: what is available, and what nodes hold of it as allowances.
+//! One bucket: what is available of it, and what nodes hold of it as allowances.
 //!
 //! Integers only. A bucket never knows why somebody wants tokens; who gets how many is decided in
 //! [`crate::allowance`], which calls the steps here in the one order that is safe: [`Bucket::refill`],
 //! [`Bucket::expire`], [`Bucket::book`], [`Bucket::grant`].
 //!
-//! INVARIANT: `available + outstanding <= burst` after every step (watched by `tests/bucket.rs` and the simulation).
+//! INVARIANT: `available + outstanding <= burst` after every step (watched by `tests/bucket.rs`,
+//! [`crate::invariant::check`] and the simulation); while a lowered limit settles, more may be outstanding, and then
+//! nothing is available.
+
+mod allowances;
+mod meter;
+
+pub use allowances::Allowances;
 
 use crate::{
-    cap::LIMIT_TOKENS_MAX,
-    limit::{Quota, Rate, Rule},
+    cap::{ALLOWANCES_PER_BUCKET_MAX, EXPIRED_ALLOWANCES_MAX, LIMIT_TOKENS_MAX, TERMS_MAX_US},
+    limit::Rule,
     member::NodeId,
     time::{At, Tick, Wall},
 };
+use meter::Meter;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 
 /// The number of an allowance, never used again in the life of a cluster.
 pub type AllowanceId = u64;
@@ -24,17 +31,13 @@ pub type Incarnation = u64;
 /// The live state of one limit for one subject. A bucket that is full and has nothing outstanding is not stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bucket {
-    rule: Rule,
-    /// Of the limit's definition that `rule` is.
+    meter: Meter,
+    /// Of the limit's definition that the meter is of.
     generation: u64,
-    /// In parts: a token is [`Rate::period_us`] parts of a rate and one part of a quota, so that a refill is exact.
-    level: u128,
-    updated: Tick,
-    /// Of a quota: where its window ends.
-    window_end: Wall,
-    allowances: BTreeMap<AllowanceId, Allowance>,
+    allowances: Allowances,
     /// What each node was granted lately, halved as time goes by: the lowest is served first when tokens are scarce.
-    served: BTreeMap<NodeId, u64>,
+    /// A sorted list, because there are few and buckets are many.
+    served: Vec<(NodeId, u64)>,
     served_at: Tick,
 }
 
@@ -53,7 +56,8 @@ pub struct Allowance {
     pub spent: u64,
     /// How long the holder may spend it, in microseconds from when it sent its request.
     pub ttl_us: u64,
-    /// When the cluster knows, but for the drift margin, that the holder has stopped spending.
+    /// When the holder has surely stopped spending: the drift margin is in it, so that nobody who applies a later entry
+    /// needs to know by which margin it was granted.
     pub expires: Tick,
     /// Of a quota, after expiry: what was left counts as spent unless a close within the window says otherwise.
     pub expired: bool,
@@ -90,56 +94,40 @@ pub struct Spent {
     pub close: bool,
 }
 
-/// Expired allowances of a quota that are remembered until the window ends: their holders have crashed, or will close
-/// them soon. Of the oldest beyond it, what was left stays spent.
-const EXPIRED_MAX: usize = 64;
-
 /// How often recent grants are halved.
 const SERVED_HALF_LIFE_US: u64 = 1_000_000;
 
-impl Rule {
-    /// The most tokens there can be at a time.
-    #[must_use]
-    pub const fn burst(&self) -> u64 {
-        match self {
-            Self::Rate(Rate { burst, .. }) => *burst,
-            Self::Quota(Quota { amount, .. }) => *amount,
-        }
-    }
+/// When to ask again for something that is held by others: about as long as they keep what they do not use.
+const ASK_AGAIN_US: u64 = 500_000;
 
-    /// Parts of a token.
-    const fn parts(&self) -> u128 {
-        match self {
-            Self::Rate(rate) => rate.period_us as u128,
-            Self::Quota(_) => 1,
-        }
-    }
-}
+/// When to ask again for what expired, but may still be given back by a node that had only been paused.
+const ASK_LATE_US: u64 = 10_000_000;
 
 impl Bucket {
     /// A full one: what an absent bucket is.
     #[must_use]
     pub fn full(limit: &Limit, at: At) -> Self {
-        let window_end = match limit.rule {
-            Rule::Rate(_) => Wall(u64::MAX),
-            Rule::Quota(Quota { window, .. }) => window.end(at.wall),
-        };
         Self {
-            rule: limit.rule,
+            meter: Meter::full(limit.rule, at),
             generation: limit.generation,
-            level: u128::from(limit.rule.burst()) * limit.rule.parts(),
-            updated: at.tick,
-            window_end,
-            allowances: BTreeMap::new(),
-            served: BTreeMap::new(),
+            allowances: Allowances::default(),
+            served: Vec::new(),
             served_at: at.tick,
         }
     }
 
-    /// Whole tokens that can be granted.
+    /// Whole tokens that are there.
     #[must_use]
     pub fn available(&self) -> u64 {
-        u64::try_from(self.level / self.rule.parts()).unwrap_or(u64::MAX)
+        self.meter.available()
+    }
+
+    /// Tokens that can be granted now. None when what is granted would be over before it arrives, at the end of a
+    /// window, or when there are too many allowances already.
+    #[must_use]
+    pub fn grantable(&self, at: At, terms: Terms) -> u64 {
+        let has_room = self.allowances.len() < ALLOWANCES_PER_BUCKET_MAX;
+        if has_room && self.ttl_us(at, terms) > 0 { self.available() } else { 0 }
     }
 
     /// Tokens that nodes may still spend.
@@ -153,14 +141,14 @@ impl Bucket {
 
     /// The allowances of the bucket by number.
     #[must_use]
-    pub const fn allowances(&self) -> &BTreeMap<AllowanceId, Allowance> {
+    pub const fn allowances(&self) -> &Allowances {
         &self.allowances
     }
 
     /// The rule that the bucket was last brought up to.
     #[must_use]
-    pub const fn rule(&self) -> &Rule {
-        &self.rule
+    pub const fn rule(&self) -> Rule {
+        self.meter.rule()
     }
 
     /// Which definition of its limit that rule is.
@@ -169,40 +157,48 @@ impl Bucket {
         self.generation
     }
 
-    /// Of a quota: where its present window ends.
+    /// Of a quota: where its present window ends; of a rate, the end of time.
     #[must_use]
     pub const fn window_end(&self) -> Wall {
-        self.window_end
+        self.meter.window_end()
     }
 
     /// What a node was granted lately.
     #[must_use]
     pub fn served(&self, node: NodeId) -> u64 {
-        self.served.get(&node).copied().unwrap_or(0)
+        let found = self.served.iter().find(|(of, _)| *of == node);
+        found.map_or(0, |(_, granted)| *granted)
     }
 
     /// Whether it says no more than its absence would: full, nothing outstanding and nothing to remember.
     #[must_use]
     pub fn is_absent(&self) -> bool {
-        self.allowances.is_empty() && self.level == u128::from(self.rule.burst()) * self.rule.parts()
+        self.allowances.is_empty() && self.meter.is_full()
     }
 
-    /// Whether it could have become what it is; what was read from a file or came from another node may not. `next` is
-    /// the number that the next allowance gets.
+    /// Whether it can be what a history has made; what was read from a file or came from another node may not be.
+    /// `next` is the number that the next allowance gets, and `at` the cluster's time.
     #[must_use]
-    pub fn check(&self, next: AllowanceId) -> bool {
-        let granted = self.allowances.values().fold(0_u128, |sum, allowance| sum + u128::from(allowance.granted));
-        let held_right = self.allowances.iter().all(|(id, allowance)| {
-            let is_quota = matches!(self.rule, Rule::Quota(_));
-            *id < next && allowance.spent <= allowance.granted && (is_quota || !allowance.expired)
-        });
-        // A limit that was lowered has less than is out until that has come back.
-        let room = u128::from(self.rule.burst().saturating_sub(self.outstanding())) * self.rule.parts();
-        self.rule.check().is_ok()
-            && held_right
-            && granted <= u128::from(LIMIT_TOKENS_MAX) * 2
-            && self.level <= room
-            && self.allowances.values().filter(|allowance| allowance.expired).count() <= EXPIRED_MAX
+    pub fn check(&self, next: AllowanceId, at: At) -> bool {
+        let is_quota = matches!(self.rule(), Rule::Quota(_));
+        let sum = |keep: fn(&Allowance) -> bool| {
+            let kept = self.allowances.values().filter(|allowance| keep(allowance));
+            kept.fold(0_u128, |sum, allowance| sum + u128::from(allowance.left()))
+        };
+        let outstanding = sum(|allowance| !allowance.expired);
+        let latest = Tick(at.tick.0.saturating_add(2 * TERMS_MAX_US));
+        let each = |allowance: &Allowance| {
+            let is_counted = allowance.spent <= allowance.granted && allowance.granted <= LIMIT_TOKENS_MAX;
+            is_counted && (is_quota || !allowance.expired) && allowance.expires <= latest
+        };
+        self.allowances.are_in_order(next)
+            && self.allowances.len() <= ALLOWANCES_PER_BUCKET_MAX
+            && self.allowances.values().filter(|allowance| allowance.expired).count() <= EXPIRED_ALLOWANCES_MAX
+            && self.allowances.values().all(each)
+            && outstanding <= u128::from(LIMIT_TOKENS_MAX)
+            && self.meter.check(outstanding, sum(|_| true), at)
+            && self.served.is_sorted_by(|(one, _), (next, _)| one < next)
+            && self.served_at <= at.tick
     }
 
     /// Step 1. Credits the time that has passed, and takes over a changed limit.
@@ -211,114 +207,86 @@ impl Bucket {
     /// expiry, may have been full until a moment ago. Crediting it for the whole elapsed time would let
     /// `burst + rate·d` be exceeded, by up to a whole burst in the case of expiry.
     pub fn refill(&mut self, limit: &Limit, at: At) {
+        let outstanding = self.outstanding();
         if limit.generation != self.generation {
+            let changed = limit.changed.min(at.tick);
             // At the old rate up to the change. A bucket that slept through several changes no longer knows the rates
             // in between: it gets nothing for that time, and fills up at the new rate.
             if limit.generation == self.generation.saturating_add(1) {
-                self.credit(limit.changed.min(at.tick));
+                self.meter.credit(changed, outstanding);
             }
-            self.take_over(limit, at);
+            if self.meter.take_over(limit.rule, changed, at, outstanding) {
+                // Another kind of window: what came back from the one before would come back into this one.
+                self.allowances.retain(|allowance| !allowance.expired);
+            }
+            self.generation = limit.generation;
         }
-        self.credit(at.tick);
+        self.meter.credit(at.tick, outstanding);
         let halvings = at.tick.0.saturating_sub(self.served_at.0) / SERVED_HALF_LIFE_US;
         if halvings > 0 {
             self.served_at = Tick(self.served_at.0.saturating_add(halvings.saturating_mul(SERVED_HALF_LIFE_US)));
             let shift = u32::try_from(halvings).unwrap_or(u32::MAX);
-            self.served.retain(|_, granted| {
+            self.served.retain_mut(|(_, granted)| {
                 *granted = granted.checked_shr(shift).unwrap_or(0);
                 *granted > 0
             });
         }
     }
 
-    fn credit(&mut self, until: Tick) {
-        let elapsed_us = until.0.saturating_sub(self.updated.0);
-        self.updated = self.updated.max(until);
-        if let Rule::Rate(rate) = self.rule {
-            let room = u128::from(rate.burst.saturating_sub(self.outstanding())) * self.rule.parts();
-            self.level = self.level.saturating_add(u128::from(elapsed_us) * u128::from(rate.tokens)).min(room);
-        }
-    }
-
-    /// Carries the level over to a new definition, never below zero and never above what it has room for.
-    fn take_over(&mut self, limit: &Limit, at: At) {
-        let room = u128::from(limit.rule.burst().saturating_sub(self.outstanding()));
-        let tokens = match (&self.rule, &limit.rule) {
-            (Rule::Rate(_), Rule::Rate(_)) => {
-                // Exact in parts: a fraction of a token is a fraction of a token at any period.
-                self.level = (self.level / self.rule.parts() * limit.rule.parts()).min(room * limit.rule.parts());
-                None
-            }
-            (Rule::Quota(old), Rule::Quota(new)) if old.window == new.window => {
-                let gone = u128::from(old.amount).saturating_sub(self.level);
-                let held = u128::from(self.outstanding());
-                let spent = gone.saturating_sub(held);
-                Some(u128::from(new.amount).saturating_sub(spent).min(room))
-            }
-            // Another kind of limit: what the old one counted says nothing about the new one.
-            _ => Some(room),
-        };
-        if let Some(tokens) = tokens {
-            self.level = tokens * limit.rule.parts();
-        }
-        let same_window = matches!((&self.rule, &limit.rule),
-            (Rule::Quota(old), Rule::Quota(new)) if old.window == new.window);
-        if !same_window {
-            self.window_end = Self::full(limit, at).window_end;
-            self.allowances.retain(|_, allowance| !allowance.expired);
-        }
-        self.rule = limit.rule;
-        self.generation = limit.generation;
-        self.updated = self.updated.max(limit.changed.min(at.tick));
-    }
-
     /// Step 2. Ends allowances whose holder has surely stopped: what was left in them counts as spent, for the holder
     /// may have spent it. A quota then begins a new window if the calendar says so.
-    pub fn expire(&mut self, at: At, terms: Terms) {
-        let has_ended = |allowance: &Allowance| allowance.expires.0.saturating_add(terms.margin_us) <= at.tick.0;
-        match self.rule {
-            Rule::Rate(_) => self.allowances.retain(|_, allowance| !has_ended(allowance)),
-            Rule::Quota(Quota { amount, window }) => {
-                for allowance in self.allowances.values_mut() {
-                    allowance.expired |= has_ended(allowance);
-                }
-                let expired = self.allowances.iter().filter(|(_, allowance)| allowance.expired);
-                let too_many = expired.clone().count().saturating_sub(EXPIRED_MAX);
-                let oldest: Vec<AllowanceId> = expired.take(too_many).map(|(id, _)| *id).collect();
-                for id in oldest {
-                    self.allowances.remove(&id);
-                }
-                // Holders stop before the window does (see `ttl_us`), so nothing is outstanding here but after a jump
-                // of the calendar; then the new window waits for them, at most as long as an allowance lasts.
-                if at.wall >= self.window_end && self.allowances.values().all(|allowance| allowance.expired) {
-                    self.level = u128::from(amount);
-                    self.window_end = window.end(at.wall);
-                    self.allowances.clear();
-                }
-            }
-        }
-    }
-
-    /// Step 3. Books what a node says it has spent. Of another node's or process's allowance, or one that is gone, it
-    /// says nothing: a token bucket may have refilled meanwhile, and a quota's next window owes it nothing.
-    pub fn book(&mut self, node: NodeId, incarnation: Incarnation, report: Spent) {
-        let Some(allowance) = self.allowances.get_mut(&report.allowance) else { return };
-        if allowance.node != node || allowance.incarnation != incarnation {
+    pub fn expire(&mut self, at: At) {
+        let has_ended = |allowance: &Allowance| allowance.expires <= at.tick;
+        if matches!(self.rule(), Rule::Rate(_)) {
+            self.allowances.retain(|allowance| !has_ended(allowance));
             return;
         }
-        allowance.spent = allowance.spent.max(report.spent.min(allowance.granted));
-        if report.close {
-            let unspent = allowance.left();
-            self.allowances.remove(&report.allowance);
-            self.level = self.level.saturating_add(u128::from(unspent) * self.rule.parts());
+        for allowance in self.allowances.values_mut() {
+            allowance.expired |= has_ended(allowance);
+        }
+        self.allowances.forget_expired(EXPIRED_ALLOWANCES_MAX);
+        // Holders stop before the window does (see `ttl_us`), so nothing is outstanding here but after a jump of the
+        // calendar; then the new window waits for them, at most as long as an allowance lasts.
+        if at.wall >= self.window_end() && self.allowances.values().all(|allowance| allowance.expired) {
+            self.meter.begin_window(at);
+            self.allowances = Allowances::default();
         }
     }
 
-    /// Step 4. Grants tokens; the caller has asked [`Bucket::available`].
+    /// Step 3. Books what a node says it has spent, and says whether that was news. Of another node's or process's
+    /// allowance, or one that is gone, it says nothing: a token bucket may have refilled meanwhile, and a quota's next
+    /// window owes it nothing.
+    pub fn book(&mut self, node: NodeId, incarnation: Incarnation, report: Spent) -> bool {
+        let Some(allowance) = self.allowances.get_mut(report.allowance) else { return false };
+        if allowance.node != node || allowance.incarnation != incarnation {
+            return false;
+        }
+        let before = allowance.spent;
+        allowance.spent = before.max(report.spent.min(allowance.granted));
+        let (is_news, unspent) = (allowance.spent > before || report.close, allowance.left());
+        if report.close {
+            self.allowances.remove(report.allowance);
+            self.meter.give_back(unspent, self.outstanding());
+        }
+        is_news
+    }
+
+    /// Step 4. Grants tokens, as many as the caller has asked [`Bucket::grantable`] for; never more than there are.
     pub fn grant(&mut self, id: AllowanceId, allowance: Allowance) {
-        self.level = self.level.saturating_sub(u128::from(allowance.granted) * self.rule.parts());
-        let served = self.served.entry(allowance.node).or_default();
-        *served = served.saturating_add(allowance.granted);
+        let granted = allowance.granted.min(self.available());
+        let allowance = Allowance { granted, ..allowance };
+        self.meter.take(granted);
+        match self.served.binary_search_by_key(&allowance.node, |(node, _)| *node) {
+            Ok(place) => {
+                if let Some((_, served)) = self.served.get_mut(place) {
+                    *served = served.saturating_add(granted);
+                }
+            }
+            Err(place) => {
+                self.served.reserve_exact(1);
+                self.served.insert(place, (allowance.node, granted));
+            }
+        }
         self.allowances.insert(id, allowance);
     }
 
@@ -326,28 +294,33 @@ impl Bucket {
     /// by any clock that is within the assumed error of the leader's.
     #[must_use]
     pub fn ttl_us(&self, at: At, terms: Terms) -> u64 {
-        match self.rule {
+        match self.rule() {
             Rule::Rate(_) => terms.ttl_us,
-            Rule::Quota(_) => {
-                let left_us = self.window_end.0.saturating_sub(at.wall.0).saturating_mul(1_000);
-                // Two clocks, each wrong by the assumed 1 %.
-                terms.ttl_us.min(left_us / 100 * 98)
-            }
+            // Two clocks, each wrong by the assumed 1 %.
+            Rule::Quota(_) => terms.ttl_us.min(self.until_window_end_us(at) / 100 * 98),
         }
     }
 
-    /// How long until `tokens` more could be available if nothing were returned, in microseconds: what a refused
-    /// caller is told, and how long the node refuses from memory.
+    fn until_window_end_us(&self, at: At) -> u64 {
+        self.window_end().0.saturating_sub(at.wall.0).saturating_mul(1_000)
+    }
+
+    /// When to ask again for `tokens` that could not be had, in microseconds: what a refused caller is told, and how
+    /// long the node refuses from memory.
+    ///
+    /// Of a rate, when they will be there if nothing is given back. Of a quota that is used up for good, the end of the
+    /// window; but while others hold some of it they may give it back, and it would be lost on those who do not ask.
     #[must_use]
     pub fn due_us(&self, tokens: u64, at: At) -> u64 {
-        match self.rule {
-            Rule::Rate(rate) => {
-                let missing = (u128::from(tokens.min(rate.burst)) * self.rule.parts()).saturating_sub(self.level);
-                // At least one token's time: what others hold comes back as they spend it, and refills from then on.
-                let due = missing.max(1).div_ceil(u128::from(rate.tokens.max(1)));
-                u64::try_from(due).unwrap_or(u64::MAX)
-            }
-            Rule::Quota(_) => self.window_end.0.saturating_sub(at.wall.0).saturating_mul(1_000).max(1_000),
+        if tokens > self.rule().burst() || self.allowances.len() >= ALLOWANCES_PER_BUCKET_MAX {
+            return ASK_AGAIN_US;
+        }
+        match self.meter.missing_us(tokens) {
+            // At least a little: what others hold comes back as they spend it, and refills from then on.
+            Some(due_us) => due_us.max(1),
+            None if self.outstanding() > 0 => self.until_window_end_us(at).clamp(1_000, ASK_AGAIN_US),
+            None if !self.allowances.is_empty() => self.until_window_end_us(at).clamp(1_000, ASK_LATE_US),
+            None => self.until_window_end_us(at).max(1_000),
         }
     }
 }
@@ -357,5 +330,17 @@ impl Allowance {
     #[must_use]
     pub const fn left(&self) -> u64 {
         self.granted.saturating_sub(self.spent)
+    }
+}
+
+impl Terms {
+    /// The same, within what the arithmetic and the invariants allow.
+    pub(crate) fn clamped(self) -> Self {
+        Self { ttl_us: self.ttl_us.min(TERMS_MAX_US), margin_us: self.margin_us.min(TERMS_MAX_US) }
+    }
+
+    /// When an allowance that lasts so long for its holder, counted from before `at`, is over for the cluster.
+    pub(crate) const fn end(self, at: At, ttl_us: u64) -> Tick {
+        Tick(at.tick.0.saturating_add(ttl_us).saturating_add(self.margin_us))
     }
 }

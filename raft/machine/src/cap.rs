@@ -58,6 +58,8 @@ pub const LIMIT_PERIOD_MAX_US: u64 = 31 * 24 * 60 * 60 * 1_000_000;
 pub const BUCKETS_MAX: usize = 4_000_000;
 /// When to ask again for a bucket that there is no room for.
 pub const NO_ROOM_DUE_US: u64 = 1_000_000;
+/// Requests of nodes in one entry: more than there are members. What goes over is answered with nothing.
+pub const ACQUIRES_PER_ENTRY_MAX: usize = 1_024;
 /// Wants of one request of a node: together with the next three it bounds the time that one takes. What goes over is not
 /// looked at, and asked again by the node.
 pub const WANTS_PER_ACQUIRE_MAX: usize = 16_384;
@@ -67,6 +69,18 @@ pub const PARTS_PER_WANT_MAX: usize = 8;
 pub const REPORTS_PER_ACQUIRE_MAX: usize = 32_768;
 /// Bytes of a bucket's subject; a longer one is not looked at.
 pub const SUBJECT_BYTES_MAX: usize = 256;
+/// Requests that one want may say are waiting: no node has room for more.
+pub const WAITING_MAX: u64 = 1_000_000;
+/// Allowances of one bucket: some for each member. When it is reached nothing is granted until some are over.
+pub const ALLOWANCES_PER_BUCKET_MAX: usize = 1_024;
+/// Expired allowances of a quota that are remembered until the window ends: their holders have crashed, or will close
+/// them soon. Of the oldest beyond it, what was left stays spent.
+pub const EXPIRED_ALLOWANCES_MAX: usize = 64;
+/// The longest that an allowance may last for its holder, and the longest margin after it: beyond that, a node that dies
+/// would take its tokens along for too long.
+pub const TERMS_MAX_US: u64 = 60_000_000;
+/// How many buckets one entry looks at when more than half of [`BUCKETS_MAX`] are there.
+pub const CROWDED_SWEEP_PER_ENTRY_MAX: usize = 1_024;
 /// How many old audit entries or requests a new one pushes out: two, so that a backlog shrinks.
 pub const PUSHED_OUT_MAX: usize = 2;
 /// How many ended things (request ids, join tokens) one entry sweeps away, so that no entry is slow.

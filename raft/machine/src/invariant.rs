@@ -225,7 +225,7 @@ fn buckets(state: &State) -> Result<(), Broken> {
     rule("no allowance number is near its end", buckets.next_allowance < u64::MAX / 2, &buckets.next_allowance)?;
     buckets.buckets.iter().try_for_each(|(id, bucket)| {
         rule("a bucket's subject is not too long", id.subject.len() <= SUBJECT_BYTES_MAX, id)?;
-        rule("a bucket holds no more than its burst", bucket.check(buckets.next_allowance), id)?;
+        rule("a bucket holds no more than its burst", bucket.check(buckets.next_allowance, state.at), id)?;
         rule("a bucket is of a rule that there was", bucket.generation() <= state.registry.revision, id)
     })?;
     buckets.sessions.keys().try_for_each(|id| {

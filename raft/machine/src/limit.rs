@@ -18,6 +18,15 @@ pub enum Rule {
 }
 
 impl Rule {
+    /// The most tokens there can be at a time.
+    #[must_use]
+    pub const fn burst(&self) -> u64 {
+        match self {
+            Self::Rate(Rate { burst, .. }) => *burst,
+            Self::Quota(Quota { amount, .. }) => *amount,
+        }
+    }
+
     /// Refuses numbers that are none of a limit, or so large that the arithmetic of a bucket could overflow.
     pub(crate) fn check(&self) -> Result<(), Refusal> {
         let within = |what: Field, value: u64, max: u64| {

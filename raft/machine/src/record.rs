@@ -222,7 +222,12 @@ impl State {
                 (RecordKey::Audit(number), Record::Audit(it)) => state.audit.insert(number, it).is_none(),
                 (RecordKey::Request(id), Record::Request(it)) => state.requests.insert(id, it).is_none(),
                 (RecordKey::Limit(name), Record::Limit(it)) => state.registry.limits.insert(name, it).is_none(),
-                (RecordKey::Bucket(id), Record::Bucket(it)) => state.buckets.buckets.insert(id, it).is_none(),
+                (RecordKey::Bucket(mut id), Record::Bucket(it)) => {
+                    if let Some((name, _)) = state.registry.limits.get_key_value(&id.limit) {
+                        id.limit = name.clone();
+                    }
+                    state.buckets.buckets.insert(id, it).is_none()
+                }
                 (RecordKey::NodeSession(id), Record::NodeSession(it)) => {
                     state.buckets.sessions.insert(id, it).is_none()
                 }

@@ -44,11 +44,11 @@ impl State {
     /// Applies one log entry: each proposal in order, then all acquires together, then a bounded sweep of what has
     /// ended.
     pub fn apply_entry(&mut self, index: u64, entry: &Entry) -> Effects {
-        let before = self.at;
+        let (before, buckets_before) = (self.at, self.buckets.buckets.len());
         let applied = entry.proposals.iter().map(|proposal| self.apply(index, entry.at, proposal)).collect();
         self.at = self.at.max(entry.at);
         let answers = self.acquire(entry.terms, &entry.acquires);
-        self.sweep(before, entry.terms);
+        self.sweep(before, buckets_before);
         Effects { applied, answers }
     }
 

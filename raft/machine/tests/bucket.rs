@@ -193,9 +193,9 @@ fn a_bucket_that_is_full_again_is_dropped() {
     let limits = limits(&[("l", rate(10, 10))]);
     let mut buckets = Buckets::default();
     buckets.acquire(&limits, at(0), TERMS, &[ask(1, 1, vec![want(&["l"], 10, 0)])]);
-    assert_eq!(buckets.sweep(&limits, at(2_500_000), TERMS, None, 10), None);
+    assert_eq!(buckets.sweep(&limits, at(2_500_000), None, 10), None);
     assert_eq!(buckets.buckets.len(), 1);
-    buckets.sweep(&limits, at(4_000_000), TERMS, None, 10);
+    buckets.sweep(&limits, at(4_000_000), None, 10);
     assert!(buckets.buckets.is_empty());
 }
 

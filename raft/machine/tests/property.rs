@@ -77,8 +77,9 @@ proptest! {
                     prop_assert!(!matches!(outcome, Outcome::Refused(_)));
                 }
             }
-            state.apply_entry(index as u64, &Entry { proposals: Vec::new(), ..entry.clone() });
+            let effects = state.apply_entry(index as u64, &Entry { proposals: Vec::new(), ..entry.clone() });
             prop_assert_eq!(invariant::check(&state), Ok(()));
+            prop_assert_eq!(effects.answers.len(), entry.acquires.len());
         }
     }
 

@@ -3,8 +3,9 @@
 use crate::first::{START, first};
 use machine::{
     Actor, Command, Entry, Name, Proposal, RequestId, State,
+    allowance::{Acquire, BucketId, Part, Want},
     authority::Phase,
-    bucket::Terms,
+    bucket::{Spent, Terms},
     command::Precondition,
     consumer::ConsumerSpec,
     key::{ImportedKey, KeyId, SecretHash},
@@ -25,6 +26,8 @@ const DAY: u64 = 24 * HOUR;
 pub(crate) struct Step {
     elapsed: Elapsed,
     asks: Vec<Ask>,
+    terms: Terms,
+    acquires: Vec<Acquire>,
 }
 
 #[derive(Clone, Debug)]
@@ -88,7 +91,7 @@ fn history(begins: bool, steps: &[Step]) -> Vec<Entry> {
             };
             proposals.push(Proposal { request, actor: ask.actor.clone(), command });
         }
-        entries.push(Entry { at: at(now), terms: Terms::default(), proposals, acquires: Vec::new() });
+        entries.push(Entry { at: at(now), terms: step.terms, proposals, acquires: step.acquires.clone() });
     }
     entries
 }
@@ -105,7 +108,38 @@ fn step() -> impl Strategy<Value = Step> {
         10 => (0..2 * DAY).prop_map(Elapsed::Forward),
         5 => (0..HOUR).prop_map(Elapsed::Back),
     ];
-    (elapsed, collection::vec(ask(), 0..4)).prop_map(|(elapsed, asks)| Step { elapsed, asks })
+    (elapsed, collection::vec(ask(), 0..4), terms(), collection::vec(acquires(), 0..4))
+        .prop_map(|(elapsed, asks, terms, acquires)| Step { elapsed, asks, terms, acquires })
+}
+
+fn terms() -> impl Strategy<Value = Terms> {
+    let us = || prop_oneof![8 => 0..3_000_000_u64, 1 => any::<u64>()];
+    let any = (us(), us()).prop_map(|(ttl_us, margin_us)| Terms { ttl_us, margin_us });
+    prop_oneof![4 => Just(Terms { ttl_us: 2_000_000, margin_us: 1_000 }), 1 => any]
+}
+
+/// Of members and others, of few processes and buckets; numbers of requests and allowances that often meet.
+fn acquires() -> impl Strategy<Value = Acquire> {
+    let reports = collection::vec((bucket_ids(), (0..40_u64, 0..12_u64, any::<bool>())), 0..6);
+    let wants = collection::vec(wants(), 0..5);
+    (0..4_u64, 0..3_u64, 0..40_u64, reports, wants).prop_map(|(node, incarnation, request, reports, wants)| {
+        let spent = |(allowance, spent, close)| Spent { allowance, spent, close };
+        let reports = reports.into_iter().map(|(id, report)| (id, spent(report))).collect();
+        Acquire { node, incarnation, request, reports, wants }
+    })
+}
+
+fn wants() -> impl Strategy<Value = Want> {
+    let amount = || prop_oneof![20 => 0..15_u64, 1 => any::<u64>()];
+    let cost = prop_oneof![20 => 1..4_u64, 1 => Just(0), 1 => any::<u64>()];
+    let part = (bucket_ids(), cost).prop_map(|(bucket, cost)| Part { bucket, cost }).boxed();
+    let parts = prop_oneof![20 => collection::vec(part.clone(), 1..4), 1 => collection::vec(part, 0..12)];
+    (parts, amount(), amount()).prop_map(|(parts, waiting, ahead)| Want { parts, waiting, ahead })
+}
+
+fn bucket_ids() -> impl Strategy<Value = BucketId> {
+    let subjects = prop_oneof![40 => collection::vec(0..2_u8, 1), 1 => Just(vec![7; 257])];
+    (names(), subjects).prop_map(|(limit, subject)| BucketId { limit, subject: subject.into() })
 }
 
 fn ask() -> impl Strategy<Value = Ask> {
