@@ -29,12 +29,14 @@ use crate::{
     upkeep,
     vault::{Vault, VaultError},
 };
+use imbl::OrdMap;
 use machine::{
     Actor, At, Command, Outcome, Refusal, RequestId, View, Wall,
     command::Initialize,
     member::{MemberSpec, NodeId},
 };
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -218,6 +220,10 @@ impl Node {
 
     pub(crate) fn watch_standing(&self) -> watch::Receiver<Arc<Standing>> {
         self.engine.watch()
+    }
+
+    pub(crate) fn watch_leader(&self) -> watch::Receiver<Option<NodeId>> {
+        self.engine.watch_leader()
     }
 
     pub(crate) fn tenure(&self) -> Option<Arc<Tenure>> {
@@ -460,10 +466,20 @@ async fn addresses(
     mut applied: watch::Receiver<Arc<Applied>>,
     mut standing: watch::Receiver<Arc<Standing>>,
 ) {
+    let (mut known, mut joined) = (OrdMap::new(), BTreeMap::new());
     loop {
         let members = applied.borrow_and_update().state.registry.members.clone();
-        peers.set_registry(members.iter().map(|(id, member)| (*id, member.address.clone())).collect());
-        peers.set_membership(standing.borrow_and_update().peers.clone());
+        if !members.ptr_eq(&known) {
+            peers.set_registry(members.iter().map(|(id, member)| (*id, member.address.clone())).collect());
+            known = members;
+        }
+        {
+            let standing = standing.borrow_and_update();
+            if standing.peers != joined {
+                joined.clone_from(&standing.peers);
+                peers.set_membership(joined.clone());
+            }
+        }
         let ended = tokio::select! {
             changed = applied.changed() => changed.is_err(),
             changed = standing.changed() => changed.is_err(),

@@ -129,6 +129,7 @@ pub(crate) struct ChangeError(pub(crate) String);
 pub(crate) struct Engine {
     raft: Raft,
     standing: watch::Receiver<Arc<Standing>>,
+    leader: watch::Receiver<Option<NodeId>>,
 }
 
 impl Engine {
@@ -146,8 +147,8 @@ impl Engine {
             Fatal::StorageError(error) => StartError::Damaged(error.to_string()),
             other => StartError::Disk(other.to_string()),
         })?;
-        let standing = watch_standing(&raft);
-        Ok(Self { raft, standing })
+        let (standing, leader) = watch_standing(&raft);
+        Ok(Self { raft, standing, leader })
     }
 
     /// For the serving side, which speaks openraft too.
@@ -158,6 +159,11 @@ impl Engine {
     /// How this node stands, as it changes.
     pub(crate) fn watch(&self) -> watch::Receiver<Arc<Standing>> {
         self.standing.clone()
+    }
+
+    /// Who leads, as it changes: a standing changes with every entry, this does not.
+    pub(crate) fn watch_leader(&self) -> watch::Receiver<Option<NodeId>> {
+        self.leader.clone()
     }
 
     /// How this node stands.
@@ -257,15 +263,18 @@ fn changed<T>(result: Result<T, RaftError<TypeConfig, ClientWriteError<TypeConfi
     result.map(|_| ()).map_err(|error| ChangeError(error.to_string()))
 }
 
-fn watch_standing(raft: &Raft) -> watch::Receiver<Arc<Standing>> {
+/// The standing and the leader, as openraft's own metrics change.
+fn watch_standing(raft: &Raft) -> (watch::Receiver<Arc<Standing>>, watch::Receiver<Option<NodeId>>) {
     let mut metrics = raft.metrics();
-    let first = Arc::new(Standing::of(&metrics.borrow_watched()));
-    let (send, receive) = watch::channel(first);
+    let first = Standing::of(&metrics.borrow_watched());
+    let (leaders, leader) = watch::channel(first.leader);
+    let (standings, standing) = watch::channel(Arc::new(first));
     // Ends with raft, which drops the other end.
     tokio::spawn(async move {
         while metrics.changed().await.is_ok() {
             let next = Standing::of(&metrics.borrow_and_update());
-            send.send_if_modified(|standing| {
+            leaders.send_if_modified(|leader| std::mem::replace(leader, next.leader) != next.leader);
+            standings.send_if_modified(|standing| {
                 let news = **standing != next;
                 if news {
                     *standing = Arc::new(next);
@@ -273,14 +282,15 @@ fn watch_standing(raft: &Raft) -> watch::Receiver<Arc<Standing>> {
                 news
             });
         }
-        send.send_modify(|standing| {
+        standings.send_modify(|standing| {
             let mut last = (**standing).clone();
             last.failed.get_or_insert_with(|| "raft has stopped".to_owned());
             last.reign = None;
+            last.leader = None;
             *standing = Arc::new(last);
         });
     });
-    receive
+    (standing, leader)
 }
 
 fn config(timing: &Timing, upkeep: &Upkeep) -> Result<Config, StartError> {

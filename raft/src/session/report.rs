@@ -31,12 +31,12 @@ enum Ended {
 
 /// Keeps the session until the node stops.
 pub(crate) async fn report(node: Arc<Node>) {
-    let mut standing = node.watch_standing();
+    let mut leaders = node.watch_leader();
     let mut stopping = node.watch_stopping();
     let mut said_why = String::new();
     let mut led_by = None;
     while !*stopping.borrow_and_update() {
-        let leader = standing.borrow_and_update().leader;
+        let leader = *leaders.borrow_and_update();
         if leader != led_by {
             node.session_is(status::Session::Seeking);
             led_by = leader;
@@ -69,7 +69,7 @@ pub(crate) async fn report(node: Arc<Node>) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // Raft has ended on this node: there is nothing to report any more.
-            changed = standing.changed() => if changed.is_err() { break },
+            changed = leaders.changed() => if changed.is_err() { break },
             _ = stopping.changed() => {}
         }
     }
@@ -80,21 +80,17 @@ pub(crate) async fn report(node: Arc<Node>) {
 async fn here(node: &Arc<Node>) {
     let mut enforced = node.watch_enforced();
     let mut tenure = node.watch_tenure();
-    let mut standing = node.watch_standing();
+    let mut leaders = node.watch_leader();
     let mut stopping = node.watch_stopping();
     loop {
-        let voters = {
-            let standing = standing.borrow_and_update();
-            if standing.leader != Some(node.id) {
-                return;
-            }
-            standing.voters.clone()
-        };
+        if *leaders.borrow_and_update() != Some(node.id) {
+            return;
+        }
         let held: Option<Arc<Tenure>> = tenure.borrow_and_update().clone();
         enforced.mark_unchanged();
         if let Some(held) = held {
             held.report(node.id, said(node), Some(node.spec()));
-            node.hear(held.time(&voters), node.clock.boot_us(), held.began_at);
+            node.hear(held.time(&node.standing().voters), node.clock.boot_us(), held.began_at);
             node.session_is(status::Session::Open);
         }
         if *stopping.borrow_and_update() {
@@ -103,7 +99,7 @@ async fn here(node: &Arc<Node>) {
         tokio::select! {
             _ = enforced.changed() => {}
             _ = tenure.changed() => {}
-            changed = standing.changed() => if changed.is_err() { return },
+            changed = leaders.changed() => if changed.is_err() { return },
             _ = stopping.changed() => {}
             () = tokio::time::sleep(node.timing.report) => {}
         }
@@ -119,7 +115,7 @@ async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
     // One report is on the way at a time; the second place is for the goodbye.
     let (send, reports) = mpsc::channel(2);
     let mut enforced = node.watch_enforced();
-    let mut standing = node.watch_standing();
+    let mut leaders = node.watch_leader();
     let mut stopping = node.watch_stopping();
     let mut certificate = node.certificate.clone();
     let mut spec = node.watch_spec();
@@ -174,8 +170,8 @@ async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
             _ = enforced.changed() => news = true,
             _ = spec.changed() => (news, moved) = (true, true),
             Ok(()) = certificate.changed() => news = true,
-            changed = standing.changed() => {
-                if changed.is_err() || standing.borrow_and_update().leader != Some(leader) {
+            changed = leaders.changed() => {
+                if changed.is_err() || *leaders.borrow_and_update() != Some(leader) {
                     return Ended::Moved;
                 }
             }
