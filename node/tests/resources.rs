@@ -146,3 +146,73 @@ fn one_resource_is_shown_as_it_is_stored() {
     assert_eq!(json("route", "u"), None);
     assert!(Name::new("u").is_ok());
 }
+
+mod hostile {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Words of the grammar and characters of YAML, in any order.
+    fn soup() -> impl Strategy<Value = String> {
+        let word = prop_oneof![
+            prop::sample::select(vec![
+                "defaults",
+                "upstreams",
+                "consumers",
+                "routes",
+                "policies",
+                "limits",
+                "targets",
+                "paths",
+                "hosts",
+                "methods",
+                "upstream",
+                "authenticate",
+                "api_key",
+                "none",
+                "u",
+                "http://a",
+                "/{*r}",
+                "/{a}",
+                "GET",
+                "off",
+                "permit(",
+                "principal",
+                "action",
+                "resource",
+                ");",
+                "Route::\"u\"",
+                "1s",
+                "10MiB",
+                "-1",
+                "1e400",
+                "~",
+                "null",
+                "&a",
+                "*a",
+                "<<",
+            ])
+            .prop_map(str::to_owned),
+            "[ \\n:,{}\\[\\]|>'\"#?!%@`\t-]{1,3}",
+            "\\PC{0,3}",
+        ];
+        prop::collection::vec(word, 0..40).prop_map(|words| words.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+        #[test]
+        fn any_text_is_judged(text in soup()) {
+            let registry = Registry::default();
+            match resource::parse("f", &text).and_then(|file| resource::plan(&registry, &file, true)) {
+                Ok(plan) => {
+                    // What is accepted can be stored, shown and applied again.
+                    let mut registry = registry;
+                    apply(&mut registry, &plan.changes);
+                    let again = resource::parse("f", &resource::export(&registry)).unwrap();
+                    prop_assert!(resource::plan(&registry, &again, true).unwrap().changes.is_empty());
+                }
+                Err(places) => prop_assert!(!places.is_empty() && places.iter().all(|place| !place.message.is_empty())),
+            }
+        }
+    }
+}

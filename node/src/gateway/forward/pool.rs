@@ -88,7 +88,7 @@ impl Pool {
         &self.upstream
     }
 
-    /// A connection, or the right to make one; always the latter if a `fresh` one is wanted.
+    /// A connection, or the right to make one; if a `fresh` one is wanted and there is room, the latter.
     pub(crate) fn take(self: &Arc<Self>, now_us: u64, fresh: bool) -> Taken {
         let mut state = lock(&self.state);
         let count = state.targets.len();
@@ -105,10 +105,13 @@ impl Pool {
                 if (target.skip_until_us > now_us) == spare_the_failing {
                     continue;
                 }
-                if !fresh && let Some(sender) = target.take_idle(now_us) {
+                let has_room = target.open < self.upstream.connections_max;
+                if !(fresh && has_room)
+                    && let Some(sender) = target.take_idle(now_us)
+                {
                     return Taken::Idle(Lease { pool: Arc::clone(self), target: index, sender, is_reused: true });
                 }
-                if target.open < self.upstream.connections_max {
+                if has_room {
                     target.open += 1;
                     return Taken::Connect(Permit { pool: Arc::clone(self), target: index });
                 }
