@@ -67,8 +67,10 @@ pub struct PeerCertificate {
     pub speaker: Option<Speaker>,
     /// SHA-256 of its DER.
     pub sha256: [u8; 32],
-    /// The authorities by which it can be trusted.
+    /// The authorities by which it could be trusted when the connection was made.
     pub sponsors: Vec<[u8; 32]>,
+    /// Itself and what came with it, to ask again when authorities have changed since.
+    pub chain: Vec<CertificateDer<'static>>,
 }
 
 /// A cluster port that is served.
@@ -189,6 +191,7 @@ async fn shake(
             speaker: speaker(leaf),
             sha256: sha256(leaf),
             sponsors: sponsors(leaf, intermediates, &tls.authorities),
+            chain: std::iter::once(leaf).chain(intermediates).map(|one| one.clone().into_owned()).collect(),
         },
     );
     Ok(Accepted { io, peer: Peer { address, certificate }, _permit: permit })

@@ -2,12 +2,15 @@
 //! may call the services between nodes while it is a member, an operator the admin services that its role reaches, and
 //! a newcomer nothing but `Enrol.Join`, where its token decides.
 
-use super::Peer;
+use super::{Peer, PeerCertificate};
 use crate::{
     admin::{self, problem::Problem, role},
-    pki::certificate::Speaker,
+    pki::{
+        certificate::Speaker,
+        trust::{authorities_from_pem, sponsors},
+    },
 };
-use machine::{View, Wall, member::NodeId};
+use machine::{Registry, View, Wall, member::NodeId};
 use std::{
     convert::Infallible,
     future::{Ready, ready},
@@ -69,11 +72,12 @@ fn decide(path: &str, peer: Option<&Peer>, cluster: [u8; 16], view: &View, now: 
         Problem::new(Code::Unauthenticated, "unauthenticated", "this needs a client certificate of the cluster")
             .hint("use the context file that `quorate init` or `quoratectl operators create` made")
     })?;
-    // The authority may have been removed since the handshake.
+    // Authorities may have come and gone since the handshake.
     let is_trusted = certificate
         .sponsors
         .iter()
-        .any(|authority| !view.registry.is_initialized() || view.registry.authorities.contains_key(authority));
+        .any(|authority| !view.registry.is_initialized() || view.registry.authorities.contains_key(authority))
+        || is_sponsored_by_now(certificate, &view.registry);
     match &certificate.speaker {
         Some(Speaker::Node { cluster: of, id }) if *of == cluster && is_trusted => {
             if !path.starts_with("/quorate.peer.v1.") {
@@ -116,6 +120,17 @@ fn decide(path: &str, peer: Option<&Peer>, cluster: [u8; 16], view: &View, now: 
         }
         _ => Err(unknown("the client certificate is neither a node's nor an operator's of this cluster")),
     }
+}
+
+/// Whether the registry's authorities vouch for a certificate that came before they were known here. A newcomer replays
+/// the log over a rotation: it was let in by the newest authority, knows only an older one for a while, and believes
+/// the newest by the bridge that leads to it.
+fn is_sponsored_by_now(certificate: &PeerCertificate, registry: &Registry) -> bool {
+    let Some((leaf, others)) = certificate.chain.split_first() else { return false };
+    let pem: String = registry.authorities.values().map(|authority| authority.certificate_pem.as_str()).collect();
+    authorities_from_pem(&pem).is_ok_and(|authorities| {
+        sponsors(leaf, others, &authorities).iter().any(|authority| registry.authorities.contains_key(authority))
+    })
 }
 
 fn not_permitted(message: impl Into<String>) -> Problem {

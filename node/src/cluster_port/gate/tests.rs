@@ -67,7 +67,8 @@ fn view() -> View {
 }
 
 fn peer(speaker: Option<Speaker>, sha256: [u8; 32], sponsor: Option<[u8; 32]>) -> Peer {
-    let certificate = Some(PeerCertificate { speaker, sha256, sponsors: sponsor.into_iter().collect() });
+    let certificate =
+        Some(PeerCertificate { speaker, sha256, sponsors: sponsor.into_iter().collect(), chain: Vec::new() });
     Peer { address: "127.0.0.1:1".parse().unwrap(), certificate }
 }
 
