@@ -3,6 +3,13 @@
 use crate::harness::{Cluster, done, operator, request, token, until};
 use machine::Outcome;
 use raft::{Fence, Role, TransferError};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leader_that_stops_hands_over_and_nothing_is_lost() {
@@ -82,4 +89,61 @@ async fn nodes_that_end_without_a_word_come_back_with_everything() {
         cluster.agree().await;
     }
     assert!(cluster.running().all(|(_, running)| running.handle.view().index >= last.index));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_acknowledged_survives_a_rough_ride() {
+    let mut cluster = Cluster::of(3).await;
+    let over = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (1..=3)
+        .map(|through| {
+            let (node, over) = (cluster.node(through), Arc::clone(&over));
+            tokio::spawn(async move {
+                let mut acknowledged = Vec::new();
+                while !over.load(Ordering::Relaxed) {
+                    let (hash, command) = token();
+                    // Stopped, cut off or without a leader: not acknowledged, and nothing is promised of it.
+                    if let Ok(written) = node.propose(request(), operator(), command, Fence::None).await {
+                        assert!(matches!(written.outcome, Outcome::Done { .. }), "{written:?}");
+                        acknowledged.push(hash);
+                    }
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                acknowledged
+            })
+        })
+        .collect();
+    for round in 0..4 {
+        let leader = cluster.leader().await;
+        if round % 2 == 0 {
+            cluster.links.isolate(leader, true);
+            let other = (1..=3).find(|id| *id != leader).unwrap();
+            until("another leader", async || {
+                let local = cluster.node(other).local();
+                (local.leader.is_some() && local.leader != Some(leader)).then_some(())
+            })
+            .await;
+            cluster.links.isolate(leader, false);
+        } else {
+            let _ = cluster.node(leader).transfer_leader(None).await;
+        }
+    }
+    cluster.leader().await;
+    over.store(true, Ordering::Relaxed);
+    let mut acknowledged = Vec::new();
+    for writer in writers {
+        acknowledged.extend(writer.await.unwrap());
+    }
+    assert!(acknowledged.len() > 10, "{} writes are no ride", acknowledged.len());
+    cluster.agree().await;
+    cluster.stop_all().await;
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    cluster.leader().await;
+    cluster.agree().await;
+    let registry = cluster.node(1).view().registry.clone();
+    let lost = acknowledged.iter().filter(|hash| !registry.join_tokens.contains_key(*hash)).count();
+    assert_eq!(lost, 0, "of {} acknowledged writes", acknowledged.len());
+    assert!(cluster.running().all(|(_, running)| running.handle.view().registry == registry));
 }
