@@ -33,7 +33,11 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let reaper = Command::new("sh")
-            .args(["-c", "cat >/dev/null; kill -TERM -- -$1 2>/dev/null && sleep 2 && kill -KILL -- -$1 2>/dev/null; rm -rf -- \"$2\"", "sh"])
+            .args([
+                "-c",
+                "cat >/dev/null; kill -s TERM -- \"-$1\" && sleep 2 && kill -s KILL -- \"-$1\"; rm -rf -- \"$2\"",
+                "sh",
+            ])
             .arg(child.id().to_string())
             .arg(log.parent().expect("logs lie in a folder of the test"))
             .stdin(Stdio::piped())

@@ -15,9 +15,8 @@ impl Snapshots for Admin {
         let announced = backup.bytes;
         // Fewer bytes than were announced must not look like a good end.
         let pieces = ReceiverStream::new(backup.pieces).scan(0_u64, |sent, piece| {
-            let piece = piece.map(|data| {
+            let piece = piece.inspect(|data| {
                 *sent = sent.saturating_add(u64::try_from(data.len()).unwrap_or(u64::MAX));
-                data
             });
             futures::future::ready(Some((piece, *sent)))
         });
