@@ -62,8 +62,23 @@ struct Holding {
     remaining: AtomicI64,
     /// Tokens of admitted requests.
     spent: AtomicU64,
+    /// Local time: when it arrived.
+    received_us: u64,
     /// Local time: never spent at or after it.
     deadline_us: u64,
+}
+
+/// An allowance that a node holds, for people and checkers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Its number.
+    pub allowance: AllowanceId,
+    /// Tokens that can still be spent.
+    pub remaining: u64,
+    /// Tokens of admitted requests.
+    pub spent: u64,
+    /// Local time at which it ends.
+    pub deadline_us: u64,
 }
 
 /// Far below anything that takers can add or subtract.
@@ -73,7 +88,10 @@ const CLOSED: i64 = i64::MIN / 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Tokens of every limit were spent.
-    Admitted,
+    Admitted {
+        /// The instant that counts: when the clock was read, or when the tokens arrived, if that was later.
+        at_us: u64,
+    },
     /// At least one limit is used up: try again in so many microseconds. Nothing was spent.
     Refused {
         /// From now.
@@ -103,10 +121,12 @@ pub fn admit(parts: &[(Arc<Slot>, u64)], now_us: u64) -> Verdict {
             }
         }
     }
+    let mut at_us = now_us;
     for (holding, cost) in first.into_iter().chain(rest) {
         holding.spent.fetch_add(cost, Ordering::AcqRel);
+        at_us = at_us.max(holding.received_us);
     }
-    Verdict::Admitted
+    Verdict::Admitted { at_us }
 }
 
 impl Slot {
@@ -135,6 +155,18 @@ impl Slot {
             .filter(|holding| now_us < holding.deadline_us)
             .map(|holding| u64::try_from(holding.remaining.load(Ordering::Relaxed)).unwrap_or(0))
             .sum()
+    }
+
+    /// What the node holds of the bucket, the first to end first.
+    #[must_use]
+    pub fn held(&self) -> Vec<Held> {
+        let held = |holding: &Arc<Holding>| Held {
+            allowance: holding.allowance,
+            remaining: u64::try_from(holding.remaining.load(Ordering::Acquire)).unwrap_or(0),
+            spent: holding.spent.load(Ordering::Acquire),
+            deadline_us: holding.deadline_us,
+        };
+        self.holdings.load().iter().map(held).collect()
     }
 
     fn take(&self, cost: u64, now_us: u64) -> Option<Arc<Holding>> {
@@ -520,6 +552,7 @@ impl Account {
             granted: amount,
             remaining: AtomicI64::new(i64::try_from(amount).unwrap_or(i64::MAX)),
             spent: AtomicU64::new(0),
+            received_us: now_us,
             deadline_us,
         });
         let mut holdings = self.slot.holdings.load_full().as_ref().clone();
@@ -567,7 +600,7 @@ mod tests {
         let asked = ledger.collect(1_000).unwrap();
         assert_eq!((asked.request, asked.wants[0].waiting), (1, 1));
         assert!(ledger.accept(1, &answer(vec![grant("l", 5, 2)]), 900_000));
-        assert_eq!(admit(&parts, 2_000_999), Verdict::Admitted);
+        assert_eq!(admit(&parts, 2_000_999), Verdict::Admitted { at_us: 2_000_999 });
         assert_eq!(admit(&parts, 2_001_000), Verdict::Dry, "counted from the request, not from the answer");
     }
 
@@ -580,7 +613,7 @@ mod tests {
         let granted = answer(vec![grant("l", 5, 1)]);
         assert!(ledger.accept(1, &granted, 10));
         assert!(!ledger.accept(1, &granted, 20));
-        assert_eq!(admit(&parts, 30), Verdict::Admitted);
+        assert_eq!(admit(&parts, 30), Verdict::Admitted { at_us: 30 });
         assert_eq!(admit(&parts, 30), Verdict::Dry);
     }
 
@@ -608,14 +641,14 @@ mod tests {
         ledger.accept(1, &answer(vec![grant("l", 5, 50)]), 10);
         ledger.done_waiting(&parts);
         for _ in 0..10 {
-            assert_eq!(admit(&parts, 100), Verdict::Admitted);
+            assert_eq!(admit(&parts, 100), Verdict::Admitted { at_us: 100 });
         }
         let spent = |acquire: &Acquire| acquire.reports[0].1.spent;
         let first = ledger.collect(60_000).unwrap();
         assert_eq!(spent(&first), 10);
         assert_eq!(ledger.collect(70_000), None, "one at a time");
         assert_eq!(ledger.under_way(), Some(&first));
-        assert_eq!(admit(&parts, 70_000), Verdict::Admitted);
+        assert_eq!(admit(&parts, 70_000), Verdict::Admitted { at_us: 70_000 });
         let second = ledger.collect(60_000 + PACE.patience_us - 1).or_else(|| ledger.collect(1_900_000));
         assert_eq!(second, None);
     }
@@ -628,7 +661,7 @@ mod tests {
         ledger.collect(0).unwrap();
         ledger.accept(1, &answer(vec![grant("l", 5, 9)]), 10);
         ledger.done_waiting(&parts);
-        assert_eq!(admit(&parts, 20), Verdict::Admitted);
+        assert_eq!(admit(&parts, 5), Verdict::Admitted { at_us: 10 }, "the tokens arrived after the clock was read");
         let renewal = ledger.collect(60_000).unwrap();
         ledger.accept(renewal.request, &Answer::default(), 60_000);
         let closing = ledger.collect(700_000).unwrap();
@@ -651,7 +684,7 @@ mod tests {
         let (mut asked, mut dry) = (0, 0);
         for step in 1..10_000_u64 {
             let now = step * 1_000;
-            if admit(&parts, now) != Verdict::Admitted {
+            if !matches!(admit(&parts, now), Verdict::Admitted { .. }) {
                 dry += 1;
                 ledger.wait(&parts);
             }
