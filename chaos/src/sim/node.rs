@@ -1,0 +1,754 @@
+//! One simulated process: the model of consensus, and around it the real session: book, lease, ledger, clocks.
+
+use super::{
+    consensus::{Consensus, Disk, ELECTION_MAX_US, Message},
+    mutation::Mutation,
+    random::Random,
+    replica::{Change, Payload, Replica, TERMS},
+    trace::{Admit, Trace},
+};
+use machine::{
+    allowance::{Acquire, Answer, BucketId},
+    limit::Rule,
+    member::NodeId,
+    time::Wall,
+};
+use session::{
+    book::{Book, Fence},
+    clock::ClusterClock,
+    lease::{Authority, Lease},
+    ledger::{self, Ledger, Pace, Slot, Verdict},
+};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+/// How long a lease lasts: a renewal interval and three of the longest elections.
+pub const LEASE_US: u64 = RENEWAL_US + 3 * ELECTION_MAX_US;
+const RENEWAL_US: u64 = 500_000;
+const REPEAT_US: u64 = 150_000;
+const CYCLE_US: u64 = 4_000;
+const ALLOWANCE_WAIT_US: u64 = 250_000;
+const CLOCK_CACHE_US: u64 = 5_000;
+const PACE: Pace = Pace {
+    cycle_us: CYCLE_US,
+    renew_us: 1_000_000,
+    election_us: ELECTION_MAX_US,
+    idle_us: 500_000,
+    patience_us: TERMS.ttl_us,
+};
+
+/// What nodes send to each other.
+#[derive(Clone, Debug)]
+pub enum Packet {
+    /// Of consensus.
+    Raft(Message<Payload>),
+    /// A node's report to the leader, which asks for a lease.
+    Report { sequence: u64, process: u64, enforced: u64, utc_ms: u64, acquire: Option<Acquire> },
+    /// A lease.
+    Granted { sequence: u64, process: u64, ttl_us: u64, read_index: u64 },
+    /// The answer to an acquire.
+    Answered { request: u64, process: u64, answer: Answer },
+}
+
+/// What a node wants to happen later to itself.
+#[derive(Clone, Debug)]
+pub enum Wake {
+    /// Its workers have taken over the View of this index.
+    Published { process: u64, index: u64, report: bool },
+    /// A stalled request goes on.
+    Request(Request),
+}
+
+/// A clock: local microseconds for real ones.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalClock {
+    /// How wrong its rate is, in millionths; at most half of the assumed error between two machines.
+    pub rate_ppm: i64,
+    /// Local time at real time 0.
+    pub offset_us: u64,
+}
+
+impl LocalClock {
+    /// Local time.
+    pub fn local(&self, real_us: u64) -> u64 {
+        let scaled = i128::from(real_us) * (1_000_000 + i128::from(self.rate_ppm)) / 1_000_000;
+        self.offset_us + u64::try_from(scaled).unwrap_or(0)
+    }
+
+    /// The first real time at which the clock shows this.
+    pub fn real(&self, local_us: u64) -> u64 {
+        let local = i128::from(local_us) - i128::from(self.offset_us);
+        let rate = 1_000_000 + i128::from(self.rate_ppm);
+        u64::try_from((local * 1_000_000 + rate - 1) / rate).unwrap_or(0)
+    }
+}
+
+/// A request on its way through a node.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The process that took it.
+    pub process: u64,
+    /// Real time at which it started.
+    pub started_us: u64,
+    /// What it is limited by.
+    pub combination: Vec<BucketId>,
+    /// Its route serves without authority, too.
+    serves_isolated: bool,
+    stage: Stage,
+    now_us: u64,
+    view: u64,
+    leased: bool,
+    /// Local time at which it stops waiting, once it waits.
+    gives_up_us: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Clock,
+    Lease,
+    View,
+    Spend,
+}
+
+impl Request {
+    /// A request that starts now.
+    pub const fn new(process: u64, started_us: u64, combination: Vec<BucketId>, serves_isolated: bool) -> Self {
+        Self {
+            process,
+            started_us,
+            combination,
+            serves_isolated,
+            stage: Stage::Clock,
+            now_us: 0,
+            view: 0,
+            leased: false,
+            gives_up_us: None,
+        }
+    }
+}
+
+/// What a node needs of the world while it acts.
+pub struct Context<'a> {
+    /// Real time.
+    pub real_us: u64,
+    /// The run's random numbers.
+    pub random: &'a mut Random,
+    /// The bug that is put back.
+    pub mutation: Option<Mutation>,
+    /// Packets to send.
+    pub out: &'a mut Vec<(NodeId, Packet)>,
+    /// Things to come, with real delays.
+    pub later: &'a mut Vec<(u64, Wake)>,
+    /// What happened.
+    pub trace: &'a mut Trace,
+}
+
+/// What the leader of a term keeps.
+struct Leading {
+    elected_us: u64,
+    /// Once the first entry of the own term is applied.
+    clock: Option<ClusterClock>,
+    book: Book,
+    utc: BTreeMap<NodeId, (u64, u64)>,
+    unconfirmed: Vec<(u64, NodeId, Packet)>,
+    acquires: Vec<(NodeId, Acquire)>,
+    in_flight: Option<usize>,
+    fences: Vec<(u64, usize, Fence)>,
+    writes: VecDeque<(usize, u64)>,
+    forgetting: Vec<NodeId>,
+}
+
+/// One simulated process.
+pub struct Node {
+    /// Its number.
+    pub id: NodeId,
+    /// Its clock.
+    pub clock: LocalClock,
+    /// How wrong its UTC is.
+    pub utc_error_ms: i64,
+    /// How long its workers take to take over a View, at most.
+    pub publish_us: u64,
+    /// How often a request stalls between two steps, in thousandths.
+    pub stalls: u64,
+    /// Which process of the node this is: changes with each restart.
+    pub process: u64,
+    consensus: Consensus<Payload>,
+    replica: Replica,
+    initial: Replica,
+    voters: usize,
+    view: u64,
+    authority: Authority,
+    lease: Lease,
+    ledger: Ledger,
+    slots: BTreeMap<BucketId, Arc<Slot>>,
+    waiting: Vec<Request>,
+    sequence: u64,
+    sent: BTreeMap<u64, u64>,
+    reported_us: u64,
+    acquire_sent_us: u64,
+    first_sent_us: u64,
+    session_leader: Option<NodeId>,
+    cached_us: u64,
+    leading: Option<Leading>,
+    /// Only with [`Mutation::AllowanceReusedAfterRestart`]: the answers the process before this one had.
+    remembered: Vec<Answer>,
+}
+
+impl Node {
+    /// A node with an empty disk.
+    pub fn new(id: NodeId, clock: LocalClock, voters: &[NodeId], learners: &[NodeId], initial: Replica) -> Self {
+        let consensus = Consensus::start(id, voters, learners, Disk::default(), clock.local(0), id * 77_777);
+        Self {
+            id,
+            clock,
+            utc_error_ms: 0,
+            publish_us: 500,
+            stalls: 0,
+            process: id * 1_000,
+            consensus,
+            replica: initial.clone(),
+            initial,
+            voters: voters.len(),
+            view: 0,
+            authority: Authority::default(),
+            lease: Lease::default(),
+            ledger: Ledger::new(id, id * 1_000, PACE),
+            slots: BTreeMap::new(),
+            waiting: Vec::new(),
+            sequence: 0,
+            sent: BTreeMap::new(),
+            reported_us: 0,
+            acquire_sent_us: 0,
+            first_sent_us: 0,
+            session_leader: None,
+            cached_us: clock.local(0),
+            leading: None,
+            remembered: Vec::new(),
+        }
+    }
+
+    /// Begins a new process with what the disk holds.
+    pub fn restart(
+        &mut self,
+        voters: &[NodeId],
+        learners: &[NodeId],
+        real_us: u64,
+        jitter: u64,
+        mutation: Option<Mutation>,
+    ) {
+        let disk = self.consensus.disk().clone();
+        let mut next = Self::new(self.id, self.clock, voters, learners, self.initial.clone());
+        next.consensus = Consensus::start(self.id, voters, learners, disk, self.clock.local(real_us), jitter);
+        next.process = self.process + 1;
+        next.ledger = Ledger::new(self.id, next.process, PACE);
+        next.utc_error_ms = self.utc_error_ms;
+        next.publish_us = self.publish_us;
+        next.stalls = self.stalls;
+        next.cached_us = self.clock.local(real_us);
+        if mutation == Some(Mutation::AllowanceReusedAfterRestart) {
+            next.process = self.process;
+            next.ledger = Ledger::new(self.id, self.process, PACE);
+            next.remembered = std::mem::take(&mut self.remembered);
+        }
+        *self = next;
+    }
+
+    /// Whether it leads and may stamp entries.
+    pub fn is_ready_leader(&self) -> bool {
+        self.consensus.leads() && self.leading.as_ref().is_some_and(|leading| leading.clock.is_some())
+    }
+
+    /// As leader: whether nothing that another node holds of a bucket counts any more.
+    pub fn has_written_off(&self, id: &BucketId, holder: NodeId, real_us: u64) -> bool {
+        let Some(clock) = self.leading.as_ref().and_then(|leading| leading.clock.as_ref()) else { return true };
+        let tick = clock.now(self.clock.local(real_us)).tick.0;
+        let Some(bucket) = self.replica.buckets.buckets.get(id) else { return true };
+        let mut of_holder = bucket.allowances().values().filter(|allowance| allowance.node == holder);
+        of_holder.all(|allowance| allowance.expires.0 + TERMS.margin_us <= tick)
+    }
+
+    /// What it holds of a bucket.
+    pub fn held(&self, id: &BucketId) -> Vec<ledger::Held> {
+        self.slots.get(id).map(|slot| slot.held()).unwrap_or_default()
+    }
+
+    fn now(&self, context: &Context<'_>) -> u64 {
+        self.clock.local(context.real_us)
+    }
+
+    /// The timer thread: a few hundred times a second.
+    pub fn tick(&mut self, context: &mut Context<'_>) {
+        let now_us = self.now(context);
+        if now_us >= self.cached_us + CLOCK_CACHE_US {
+            self.cached_us = now_us;
+        }
+        let jitter = context.random.next();
+        let mut out = Vec::new();
+        self.consensus.tick(now_us, jitter, &mut out);
+        send(out, context);
+        self.follow(context);
+        if now_us >= self.reported_us + RENEWAL_US {
+            self.report(None, context);
+        }
+        self.ask(context);
+        let (gone, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition(|request| request.gives_up_us.is_some_and(|end| now_us >= end));
+        self.waiting = waiting;
+        for request in gone {
+            context.trace.unavailable += 1;
+            let parts = self.parts(&request.combination, now_us);
+            self.ledger.done_waiting(&parts);
+        }
+        self.lead(context);
+    }
+
+    /// A packet has arrived.
+    pub fn receive(&mut self, from: NodeId, packet: Packet, context: &mut Context<'_>) {
+        let now_us = self.now(context);
+        match packet {
+            Packet::Raft(message) => {
+                let jitter = context.random.next();
+                let mut out = Vec::new();
+                let elected = self.consensus.receive(from, message, now_us, jitter, &mut out);
+                send(out, context);
+                if elected {
+                    self.elected(context);
+                }
+                self.follow(context);
+                self.lead(context);
+            }
+            Packet::Report { sequence, process, enforced, utc_ms, acquire } => {
+                self.serve(from, sequence, process, enforced, utc_ms, acquire, context);
+            }
+            Packet::Granted { sequence, process, ttl_us, read_index } => {
+                let Some(sent_us) = (process == self.process).then(|| self.sent.remove(&sequence)).flatten() else {
+                    return;
+                };
+                let from_us = if context.mutation == Some(Mutation::LeaseFromReply) { now_us } else { sent_us };
+                self.lease.granted(&self.authority, from_us, ttl_us, read_index);
+            }
+            Packet::Answered { request, process, answer } => {
+                if process == self.process {
+                    self.answered(request, answer, context);
+                }
+            }
+        }
+    }
+
+    /// Something that was to come has come.
+    pub fn wake(&mut self, wake: Wake, context: &mut Context<'_>) {
+        match wake {
+            Wake::Published { process, index, report } => {
+                if process == self.process && index > self.view {
+                    self.view = index;
+                    if context.mutation != Some(Mutation::AppliedBeforePublished) {
+                        self.lease.enforced(&self.authority, index);
+                    }
+                    // Buckets are not in the View: only what changed it is worth a report of its own.
+                    if report {
+                        self.report(None, context);
+                    }
+                }
+            }
+            Wake::Request(request) => {
+                if request.process == self.process {
+                    self.go_on(request, context);
+                }
+            }
+        }
+    }
+
+    // A request.
+
+    /// A request goes through the steps of a worker: clock, lease, View, spend, in this order. It may stall between
+    /// any two while the rest of the process goes on.
+    pub fn go_on(&mut self, mut request: Request, context: &mut Context<'_>) {
+        let view_first = context.mutation == Some(Mutation::ViewBeforeLease);
+        loop {
+            match request.stage {
+                Stage::Clock => {
+                    request.now_us = match context.mutation {
+                        Some(Mutation::CachedClock) => self.cached_us,
+                        _ => self.now(context),
+                    };
+                    if view_first {
+                        request.view = self.view;
+                    }
+                    request.stage = Stage::Lease;
+                }
+                Stage::Lease => {
+                    request.leased = if view_first {
+                        // The bug with its real face: View, then clock and lease.
+                        self.authority.is_valid(self.now(context))
+                    } else {
+                        self.authority.is_valid(request.now_us)
+                    };
+                    if !request.leased && !request.serves_isolated {
+                        context.trace.isolated += 1;
+                        return;
+                    }
+                    request.stage = Stage::View;
+                }
+                Stage::View => {
+                    if !view_first {
+                        request.view = self.view;
+                    }
+                    request.stage = Stage::Spend;
+                }
+                Stage::Spend => return self.spend(request, context),
+            }
+            if context.random.chance(self.stalls) {
+                let delay_us = context.random.between(1_000, 3_000_000);
+                context.later.push((delay_us, Wake::Request(request)));
+                return;
+            }
+        }
+    }
+
+    fn spend(&mut self, mut request: Request, context: &mut Context<'_>) {
+        let local_us = self.now(context);
+        let parts = self.parts(&request.combination, local_us);
+        let before: Vec<Vec<ledger::Held>> = parts.iter().map(|(slot, _)| slot.held()).collect();
+        let now_us = match context.mutation {
+            Some(Mutation::SpendAfterExpiry) => parts
+                .iter()
+                .flat_map(|(slot, _)| slot.held())
+                .map(|held| held.deadline_us - 1)
+                .chain([request.now_us])
+                .min()
+                .unwrap_or(0),
+            _ => request.now_us,
+        };
+        let verdict = ledger::admit(&parts, now_us);
+        match verdict {
+            Verdict::Admitted { at_us } => {
+                // The instant that counts cannot be before the clock that the worker should have read.
+                let wrong_clock = matches!(context.mutation, Some(Mutation::SpendAfterExpiry | Mutation::CachedClock));
+                let real_us = if wrong_clock { context.real_us } else { self.clock.real(at_us) };
+                let mut spent = Vec::new();
+                for ((slot, _), before) in parts.iter().zip(before) {
+                    let after = slot.held();
+                    let changed = after.iter().find(|held| before.iter().all(|old| old != *held));
+                    spent.extend(changed.map(|held| (slot.id().clone(), held.allowance)));
+                }
+                context.trace.admits.push(Admit {
+                    real_us,
+                    started_us: request.started_us,
+                    node: self.id,
+                    view: request.view,
+                    leased: request.leased && !request.serves_isolated,
+                    spent,
+                });
+                self.stop_waiting(&request, &parts);
+            }
+            Verdict::Refused { .. } => {
+                context.trace.refused += 1;
+                self.stop_waiting(&request, &parts);
+            }
+            Verdict::Dry => {
+                if request.gives_up_us.is_none() {
+                    request.gives_up_us = Some(local_us + ALLOWANCE_WAIT_US);
+                    self.ledger.wait(&parts);
+                }
+                request.stage = Stage::Clock;
+                self.waiting.push(request);
+                self.ask(context);
+            }
+        }
+    }
+
+    fn stop_waiting(&mut self, request: &Request, parts: &[(Arc<Slot>, u64)]) {
+        if request.gives_up_us.is_some() {
+            self.ledger.done_waiting(parts);
+        }
+    }
+
+    fn parts(&mut self, combination: &[BucketId], now_us: u64) -> Vec<(Arc<Slot>, u64)> {
+        let mut parts = Vec::new();
+        for id in combination {
+            let Some(limit) = self.replica.limits.get(&id.limit) else { continue };
+            let slot = self.ledger.slot(id, limit.rule.burst(), now_us);
+            self.slots.insert(id.clone(), Arc::clone(&slot));
+            parts.push((slot, 1));
+        }
+        parts
+    }
+
+    // The node's side of the session.
+
+    fn report(&mut self, acquire: Option<Acquire>, context: &mut Context<'_>) {
+        let Some(leader) = self.consensus.leader() else { return };
+        let now_us = self.now(context);
+        self.sequence += 1;
+        self.sent.insert(self.sequence, now_us);
+        while self.sent.len() > 64 {
+            self.sent.pop_first();
+        }
+        self.reported_us = now_us;
+        let enforced = match context.mutation {
+            Some(Mutation::AppliedBeforePublished) => self.replica.applied as u64,
+            _ => self.view,
+        };
+        context.out.push((
+            leader,
+            Packet::Report {
+                sequence: self.sequence,
+                process: self.process,
+                enforced,
+                utc_ms: self.utc_ms(context),
+                acquire,
+            },
+        ));
+    }
+
+    fn utc_ms(&self, context: &Context<'_>) -> u64 {
+        let true_ms = self.initial.at.wall.0 + context.real_us / 1_000;
+        true_ms.saturating_add_signed(self.utc_error_ms)
+    }
+
+    /// Sends what the ledger wants to send; again if the leader has changed or does not answer.
+    fn ask(&mut self, context: &mut Context<'_>) {
+        let now_us = self.now(context);
+        if let Some(acquire) = self.ledger.collect(now_us) {
+            self.acquire_sent_us = now_us;
+            self.first_sent_us = now_us;
+            self.session_leader = self.consensus.leader();
+            self.report(Some(acquire), context);
+        } else if let Some(acquire) = self.ledger.under_way() {
+            let changed = self.consensus.leader().is_some() && self.session_leader != self.consensus.leader();
+            if changed || now_us >= self.acquire_sent_us + REPEAT_US {
+                let again = acquire.clone();
+                self.acquire_sent_us = now_us;
+                self.session_leader = self.consensus.leader();
+                self.report(Some(again), context);
+            }
+        }
+    }
+
+    fn answered(&mut self, request: u64, mut answer: Answer, context: &mut Context<'_>) {
+        let now_us = self.now(context);
+        let mut request = request;
+        match context.mutation {
+            Some(Mutation::DuplicateAnswerAccepted) => {
+                request = self.ledger.under_way().map_or(request, |acquire| acquire.request);
+            }
+            Some(Mutation::AllowanceFromReply) => {
+                answer.grants.iter_mut().for_each(|grant| grant.ttl_us += now_us.saturating_sub(self.first_sent_us));
+            }
+            Some(Mutation::AllowanceReusedAfterRestart) => {
+                // The process before this one had these on its disk, so to say.
+                let mut old = std::mem::take(&mut self.remembered);
+                answer.grants.extend(old.iter().flat_map(|answer| answer.grants.clone()));
+                old.push(answer.clone());
+                self.remembered = old.split_off(old.len().saturating_sub(2));
+            }
+            _ => {}
+        }
+        if self.ledger.accept(request, &answer, now_us) {
+            for request in std::mem::take(&mut self.waiting) {
+                self.go_on(request, context);
+            }
+        }
+    }
+
+    /// Applies what is committed, and lets the workers take it over a little later.
+    fn follow(&mut self, context: &mut Context<'_>) {
+        let before = self.replica.applied;
+        let mut report = false;
+        while self.replica.applied < self.consensus.commit() {
+            let number = self.replica.applied + 1;
+            let Some(entry) = self.consensus.entry(number).map(Arc::clone) else { break };
+            let answers = self.replica.apply(&entry.payload, context.mutation);
+            report |= matches!(entry.payload, Payload::Write { .. });
+            if let Payload::Write { change: Change::Remove(node), .. } = &entry.payload {
+                self.consensus.stop_sending(*node);
+            }
+            self.trace_applied(number, &entry.payload, &answers, context);
+            if self.consensus.leads() && entry.term == self.consensus.term() {
+                self.applied_as_leader(number, &entry.payload, answers, context);
+            }
+        }
+        if self.replica.applied > before {
+            let index = self.replica.applied as u64;
+            if context.mutation == Some(Mutation::AppliedBeforePublished) {
+                self.lease.enforced(&self.authority, index);
+            }
+            let delay_us = context.random.between(1, self.publish_us.max(1));
+            context.later.push((delay_us, Wake::Published { process: self.process, index, report }));
+        }
+    }
+
+    fn trace_applied(&self, number: usize, payload: &Payload, answers: &[Answer], context: &mut Context<'_>) {
+        for grant in answers.iter().flat_map(|answer| &answer.grants) {
+            let window = self.replica.buckets.buckets.get(&grant.bucket).map_or(Wall(0), |bucket| bucket.window_end());
+            context.trace.granted(grant, window);
+        }
+        context.trace.entry(number, payload);
+    }
+
+    // The leader's side.
+
+    fn elected(&mut self, context: &mut Context<'_>) {
+        let now_us = self.now(context);
+        let members: Vec<NodeId> = match context.mutation {
+            Some(Mutation::NoNewLeaderRule) => Vec::new(),
+            _ => self.initial.members.iter().copied().collect(),
+        };
+        let book = match context.mutation {
+            Some(Mutation::NoLeaseMargin) => Book::with_wait(LEASE_US, LEASE_US, now_us, members),
+            _ => Book::elected(LEASE_US, now_us, members),
+        };
+        self.leading = Some(Leading {
+            elected_us: now_us,
+            clock: None,
+            book,
+            utc: BTreeMap::new(),
+            unconfirmed: Vec::new(),
+            acquires: Vec::new(),
+            in_flight: None,
+            fences: Vec::new(),
+            writes: VecDeque::new(),
+            forgetting: Vec::new(),
+        });
+        let mut out = Vec::new();
+        self.consensus.propose(Payload::Nothing, &mut out);
+        send(out, context);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one packet")]
+    fn serve(
+        &mut self,
+        from: NodeId,
+        sequence: u64,
+        process: u64,
+        enforced: u64,
+        utc_ms: u64,
+        acquire: Option<Acquire>,
+        context: &mut Context<'_>,
+    ) {
+        let now_us = self.now(context);
+        let before_own_term = context.mutation == Some(Mutation::AuthorityBeforeOwnTerm);
+        let ready = self.consensus.leads() && (self.consensus.has_committed_in_term() || before_own_term);
+        let is_member = self.replica.members.contains(&from) && !self.replica.leaving.contains(&from);
+        let read_index = self.consensus.commit() as u64;
+        let mut out = Vec::new();
+        let Some(leading) = self.leading.as_mut().filter(|_| ready && is_member) else { return };
+        leading.utc.insert(from, (utc_ms, now_us));
+        leading.book.report(from, enforced);
+        // Book first, then take the read index, then confirm, then answer.
+        if context.mutation != Some(Mutation::GrantBookedAfterReadIndex) {
+            leading.book.grant(from, now_us);
+        }
+        let granted = Packet::Granted { sequence, process, ttl_us: leading.book.ttl_us(), read_index };
+        if context.mutation == Some(Mutation::NoQuorumRound) {
+            context.out.push((from, granted));
+        } else {
+            let round = self.consensus.begin_round(&mut out);
+            leading.unconfirmed.push((round, from, granted));
+        }
+        leading.acquires.extend(acquire.map(|acquire| (from, acquire)));
+        send(out, context);
+        self.lead(context);
+    }
+
+    fn applied_as_leader(&mut self, number: usize, payload: &Payload, answers: Vec<Answer>, context: &mut Context<'_>) {
+        let now_us = self.now(context);
+        let last = self.replica.at;
+        let members: Vec<NodeId> = self.replica.members.iter().copied().collect();
+        let Some(leading) = self.leading.as_mut() else { return };
+        match payload {
+            Payload::Nothing => {
+                let mut last = last;
+                if context.mutation == Some(Mutation::TickJumpsForward) {
+                    last.tick.0 += 1_500_000;
+                }
+                leading.clock = Some(match context.mutation {
+                    Some(Mutation::TickUnscaled) => ClusterClock::with_drift_percent(last, now_us, 0),
+                    _ => ClusterClock::anchor(last, now_us),
+                });
+            }
+            Payload::Acquires { acquires, .. } => {
+                leading.in_flight = leading.in_flight.filter(|in_flight| *in_flight != number);
+                for (acquire, answer) in acquires.iter().zip(answers) {
+                    let process = acquire.incarnation;
+                    context.out.push((acquire.node, Packet::Answered { request: acquire.request, process, answer }));
+                }
+            }
+            Payload::Write { write, .. } => {
+                let fence = leading.book.fence(number as u64, members);
+                leading.fences.push((*write, number, fence));
+            }
+        }
+    }
+
+    /// What a leader does as time goes by and acknowledgements come in.
+    fn lead(&mut self, context: &mut Context<'_>) {
+        if !self.consensus.leads() {
+            self.leading = None;
+            return;
+        }
+        self.follow(context);
+        let now_us = self.now(context);
+        let (confirmed, voters) = (self.consensus.confirmed_round(), self.voters);
+        let Some(leading) = self.leading.as_mut() else { return };
+        for (_, to, granted) in leading.unconfirmed.extract_if(.., |(round, _, _)| *round <= confirmed) {
+            if context.mutation == Some(Mutation::GrantBookedAfterReadIndex) {
+                leading.book.grant(to, now_us);
+            }
+            context.out.push((to, granted));
+        }
+        for (write, number, _) in leading.fences.extract_if(.., |(_, _, fence)| fence.poll(&leading.book, now_us)) {
+            context.trace.acknowledged(write, number as u64, context.real_us);
+        }
+        let Some(clock) = leading.clock.as_mut() else { return };
+        let utc: Vec<u64> = leading
+            .utc
+            .values()
+            .filter(|(_, heard_us)| now_us.saturating_sub(*heard_us) < 2_000_000)
+            .map(|(utc_ms, heard_us)| utc_ms + (now_us - heard_us) / 1_000)
+            .collect();
+        clock.steer(now_us, voters, &utc);
+        let at = clock.now(now_us);
+        let mut out = Vec::new();
+        if leading.in_flight.is_none() && !leading.acquires.is_empty() {
+            let acquires = std::mem::take(&mut leading.acquires).into_iter().map(|(_, acquire)| acquire).collect();
+            leading.in_flight =
+                Some(self.consensus.propose(Payload::Acquires { at, acquires: Arc::new(acquires) }, &mut out));
+        }
+        for node in self.replica.leaving.iter().filter(|node| self.replica.members.contains(*node)) {
+            let over =
+                leading.book.over_us(*node).is_none_or(|over_us| now_us >= over_us) && now_us > leading.elected_us;
+            if over && !leading.forgetting.contains(node) {
+                leading.forgetting.push(*node);
+                let change = Change::Forget(*node);
+                self.consensus.propose(Payload::Write { at, write: u64::MAX, change }, &mut out);
+            }
+        }
+        send(out, context);
+    }
+
+    /// An admin write arrives at the leader.
+    pub fn write(&mut self, write: u64, change: Change, context: &mut Context<'_>) {
+        let now_us = self.now(context);
+        let Some(clock) = self.leading.as_ref().and_then(|leading| leading.clock.as_ref()) else { return };
+        let at = clock.now(now_us);
+        let mut out = Vec::new();
+        let number = self.consensus.propose(Payload::Write { at, write, change }, &mut out);
+        if let Some(leading) = self.leading.as_mut() {
+            leading.writes.push_back((number, write));
+        }
+        send(out, context);
+    }
+
+    /// What a rule allows at the most, for the checker: see [`Trace`].
+    pub fn rule(&self, id: &BucketId) -> Option<Rule> {
+        self.replica.limits.get(&id.limit).map(|limit| limit.rule)
+    }
+}
+
+fn send(out: Vec<(NodeId, Message<Payload>)>, context: &mut Context<'_>) {
+    context.out.extend(out.into_iter().map(|(to, message)| (to, Packet::Raft(message))));
+}
