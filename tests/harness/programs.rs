@@ -50,6 +50,10 @@ fn programs() -> &'static (PathBuf, PathBuf) {
 }
 
 /// Builds both programs where the test program lies: `target/<profile>/deps/cluster-…`.
+///
+/// As the tests of the whole workspace build them: any other selection of packages unites the features of the
+/// dependencies differently, and would build all of those a second time. After `cargo test --workspace` nothing is left
+/// to do here.
 fn build() -> PathBuf {
     let test = std::env::current_exe().expect("the path of this program");
     let directory = test.ancestors().nth(2).expect("target/<profile>/deps/<program>").to_path_buf();
@@ -59,11 +63,11 @@ fn build() -> PathBuf {
     };
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
-        .args(["build", "--quiet", "-p", "quorate", "-p", "quoratectl", "--profile", profile])
+        .args(["test", "--workspace", "--no-run", "--quiet", "--profile", profile])
         .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
         .env("CARGO_TARGET_DIR", directory.parent().expect("target"))
         .status()
         .expect("cargo runs");
-    assert!(status.success(), "cargo build of the programs under test failed");
+    assert!(status.success(), "cargo could not build the programs under test");
     directory
 }
