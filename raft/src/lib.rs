@@ -1,9 +1,28 @@
 //! Consensus: one replicated [`machine::State`] on all nodes, through Raft.
 //!
-//! What the rest of the gateway sees is [`start`] and the [`Handle`] that it returns: propose a command from any node,
+//! What the rest of the gateway sees is [`start()`] and the [`Handle`] that it returns: propose a command from any node,
 //! read what was committed, watch the [`machine::View`], ask who the members are. openraft is spoken in `adapt` and
 //! `types` alone; everything else here would survive another engine. HTTP, certificates and configuration are not
 //! here: the caller supplies how to dial a peer, what the time is, and what to do with a new View.
+//!
+//! **The life of a write.** `forward` finds the leader and asks it, over the network or in place, and asks again when it
+//! changes, always with the same request id. On the leader `batch` gathers what arrives together, stamps the cluster's
+//! time on it (`session/tenure`) and appends it as one log entry. openraft replicates it (`adapt/network`,
+//! `adapt/server`), every node syncs it (`adapt/log`) and applies it once a majority has (`adapt/machine`), and the
+//! leader's answer goes back. On every node `publish` hands the new View to the workers, and when they all have it
+//! `session/report` tells the leader, whose table (`session/table`) the fence of the write is waiting at (`lead`).
+//!
+//! **The life of a read.** The leader asks a majority whether it still leads (ReadIndex, never a lease of its own), and
+//! the node that was asked waits until it has applied the log up to there.
+//!
+//! **What rests on disk.** The log and the vote are the truth. The applied state rests in a checkpoint, which may be
+//! lost, and in snapshot files, behind which alone the log is cut (`vault`, `upkeep`). A node whose log is gone does not
+//! start: it may have voted, and promised what it no longer knows.
+//!
+//! **Who is a member** is decided by commands in the replicated state; `membership` makes raft's own membership follow.
+//!
+//! **Time** is an argument everywhere: the clocks are the caller's ([`Clock`]), and what is shared of them is the
+//! leader's tenure, which ends with its leadership. Leases and allowances will travel in the same session.
 
 mod adapt;
 mod applied;
