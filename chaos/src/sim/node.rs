@@ -266,7 +266,7 @@ impl Node {
         let tick = clock.now(self.clock.local(real_us)).tick.0;
         let Some(bucket) = self.replica.buckets.buckets.get(id) else { return true };
         let mut of_holder = bucket.allowances().values().filter(|allowance| allowance.node == holder);
-        of_holder.all(|allowance| allowance.expires.0 + TERMS.margin_us <= tick)
+        of_holder.all(|allowance| allowance.expires.0 <= tick)
     }
 
     /// What it holds of a bucket.

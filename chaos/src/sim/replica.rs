@@ -84,7 +84,7 @@ impl Replica {
             Payload::Acquires { at, acquires } => {
                 self.at = self.at.max(*at);
                 let answers = self.acquire(acquires, mutation);
-                self.buckets.sweep(&self.limits, self.at, TERMS, None, 8);
+                self.buckets.sweep(&self.limits, self.at, None, 8);
                 answers
             }
             Payload::Write { at, change, .. } => {
@@ -153,11 +153,11 @@ impl Replica {
             let mut bucket = bucket;
             let changed = Arc::make_mut(&mut bucket);
             if mutation == Some(Mutation::ExpiryBeforeRefill) {
-                changed.expire(at, TERMS);
+                changed.expire(at);
                 changed.refill(limit, at);
             } else {
                 changed.refill(limit, at);
-                changed.expire(at, TERMS);
+                changed.expire(at);
             }
             self.buckets.buckets.insert(id, bucket);
         }

@@ -246,8 +246,7 @@ fn put_limit(registry: &mut Registry, now: Tick, name: &Name, bytes: &Arc<[u8]>,
         Some(limit) if limit.rule == *rule => return Ok(is_new_text),
         // INVARIANT: a generation is never above the revision that made it, so one that begins at the revision was never
         // used before: what is left of the buckets of a limit that was deleted is not taken for those of one that is
-        // made again (watched by `limit/made_again.txt`). Written twice in one revision, it is one generation: nobody
-        // has seen the first.
+        // made again. Written twice in one revision, it is one generation: nobody has seen the first.
         Some(limit) => limit.generation.saturating_add(1).min(registry.revision),
         None => registry.revision,
     };
