@@ -7,6 +7,7 @@
 //! depends on its seed alone: a seed that fails today fails tomorrow.
 
 mod consensus;
+mod leader;
 pub mod mutation;
 mod node;
 mod random;
