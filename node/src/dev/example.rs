@@ -2,8 +2,8 @@
 
 /// Who calls in the example.
 pub(super) const CONSUMER: &str = "demo";
-/// A path that the key opens, as it opens every other one.
-pub(super) const GUARDED_PATH: &str = "/hello";
+/// A path that the key opens.
+pub(super) const GUARDED_PATH: &str = "/echo/hello";
 /// A path that is open.
 pub(super) const OPEN_PATH: &str = "/open";
 
@@ -16,7 +16,7 @@ upstreams:
 consumers:
   {CONSUMER}: {{ roles: [reader] }}
 routes:
-  echo: {{ paths: ["/", "/{{*rest}}"], upstream: echo, authenticate: [api_key] }}
+  echo: {{ paths: ["/echo", "/echo/{{*rest}}"], upstream: echo, authenticate: [api_key] }}
   open: {{ paths: ["{OPEN_PATH}"], upstream: echo, authenticate: [none], policies: off }}
 policies:
   readers: |
