@@ -13,10 +13,7 @@ use session::{
     book::{Book, Fence},
     clock::ClusterClock,
 };
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What the leader of a term keeps.
 pub(super) struct Leading {
@@ -29,7 +26,6 @@ pub(super) struct Leading {
     pub(super) acquires: Vec<(NodeId, Acquire)>,
     pub(super) in_flight: Option<usize>,
     pub(super) fences: Vec<(u64, usize, Fence)>,
-    pub(super) writes: VecDeque<(usize, u64)>,
     pub(super) forgetting: Vec<NodeId>,
 }
 
@@ -53,7 +49,6 @@ impl Node {
             acquires: Vec::new(),
             in_flight: None,
             fences: Vec::new(),
-            writes: VecDeque::new(),
             forgetting: Vec::new(),
         });
         let mut out = Vec::new();
@@ -185,10 +180,7 @@ impl Node {
         let Some(clock) = self.leading.as_ref().and_then(|leading| leading.clock.as_ref()) else { return };
         let at = clock.now(now_us);
         let mut out = Vec::new();
-        let number = self.consensus.propose(Payload::Write { at, write, change }, &mut out);
-        if let Some(leading) = self.leading.as_mut() {
-            leading.writes.push_back((number, write));
-        }
+        self.consensus.propose(Payload::Write { at, write, change }, &mut out);
         send(out, context);
     }
 }
