@@ -20,4 +20,5 @@ mod ops;
 mod request_flow;
 mod resources;
 mod restart;
+mod revocation;
 mod shared;

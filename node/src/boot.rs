@@ -114,7 +114,7 @@ pub async fn run(settings: Settings, running: Running) -> Result<(), BootError> 
         Timing::Lan => raft::Profile::Lan,
         Timing::Wan => raft::Profile::Wan,
     });
-    let condition = Arc::new(ops::Condition::new(&settings, timing.silence, recorder.clone()));
+    let condition = Arc::new(ops::Condition::new(&settings, recorder.clone()));
     condition.is_node(prepared.identity.node, prepared.identity.cluster, prepared.trust.clone());
     if let Some(listener) = bound.ops {
         tasks.add(ops::serve(listener, Arc::clone(&condition)));
@@ -285,7 +285,7 @@ async fn begin_serving(
     begin_cluster(raft, directory, identity, first_entry.as_ref()).await?;
     catch_up(raft).await;
     let clock = Arc::new(NodeClock::new(SystemClock, raft.clone()));
-    let settings = gateway_settings(settings, certificates.clone());
+    let settings = gateway_settings(settings, certificates.clone(), raft.authority());
     let (node, view) = (identity.node, raft.view());
     let publishing = publishing.clone();
     // It binds, starts threads and compiles every route.

@@ -36,7 +36,6 @@ use std::sync::{Arc, atomic::Ordering};
 /// Takes one request through all its stages. Whatever becomes of it is recorded, when its answer has been given or its
 /// client has gone: the exchange sees to that when it is dropped.
 pub(crate) async fn handle(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
-    // The clock before the view, and both after the request has begun: a view that was published before is seen.
     let (parts, incoming) = request.into_parts();
     let mut exchange = begin(connection, &parts);
     let is_bare = parts.method == Method::HEAD;
@@ -70,9 +69,16 @@ async fn pass(exchange: &mut Exchange, mut parts: Parts, incoming: Incoming) -> 
     if connection.tls.as_ref().is_some_and(|tls| tls.is_misdirected(&asked.host)) {
         return Err(Refusal::new(Problem::Misdirected, "the connection was made for another host"));
     }
-    let index = route::find(&serving.plan.compiled, &asked, &parts.method)?;
+    let index = match route::find(&serving.plan.compiled, &asked, &parts.method) {
+        // That there is no route is as old as the view.
+        Err(_) if !exchange.has_authority && !serving.plan.compiled.serves_isolated => return Err(isolated()),
+        found => found?,
+    };
     exchange.route = Some(index);
     let (route, lane) = serving.plan.lane(index).ok_or(Refusal::new(Problem::NoRoute, "there is no such route"))?;
+    if !exchange.has_authority && !route.serves_isolated {
+        return Err(isolated());
+    }
     let pool = match (&route.upstream, &lane.pool) {
         (Ok(_), Some(pool)) => pool,
         _ => return Err(Refusal::new(Problem::RouteUnavailable, "a document that it needs cannot be read")),
@@ -123,13 +129,21 @@ async fn pass(exchange: &mut Exchange, mut parts: Parts, incoming: Incoming) -> 
     Ok(answer.into_response(may_reuse, exchange.answered_us))
 }
 
+fn isolated() -> Refusal {
+    Refusal::new(Problem::Isolated, "no-authority")
+}
+
 fn begin(connection: Arc<Connection>, parts: &Parts) -> Box<Exchange> {
     let worker = &connection.worker;
     let shared = &worker.shared;
+    // The order matters to the letter: the real clock after the request has begun, then the lease, then the view. A view
+    // that was read before the lease can be older than a lease that was renewed in between, and a clock that was read
+    // before the request began can find a lease valid that had ended when it did.
     let began_us = shared.clock.boot_us();
+    let has_authority = shared.settings.authority.is_valid(began_us);
+    let serving = worker.serving();
     connection.request_began();
     shared.in_flight.fetch_add(1, Ordering::Relaxed);
-    let serving = worker.serving();
     let kept = if connection.is_trusted { headers::kept_request_id(&parts.headers) } else { None };
     let request_id = kept.unwrap_or_else(|| {
         let mut id = [0; 32];
@@ -143,6 +157,7 @@ fn begin(connection: Arc<Connection>, parts: &Parts) -> Box<Exchange> {
     };
     Box::new(Exchange {
         serving,
+        has_authority,
         stage: Stage::Route,
         request_id,
         trace: headers::trace(&parts.headers, || worker.random()),

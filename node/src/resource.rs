@@ -23,7 +23,8 @@ pub use export::{document_json, export};
 pub use parse::{ResourceFile, parse};
 pub use plan::{delete, plan};
 
-use machine::{Name, resource::Kind};
+use document::{Defaults, Resource};
+use machine::{Name, Registry, resource::Kind};
 use std::{fmt, str::FromStr};
 
 /// Something that a resource file can hold.
@@ -75,6 +76,22 @@ impl FromStr for Noun {
             .find(|noun| noun.as_str() == text || noun.section() == text)
             .ok_or_else(|| UnknownNoun(text.to_owned()))
     }
+}
+
+/// Whether a node without authority serves some route, by the state that it has.
+#[must_use]
+pub fn serves_isolated(registry: &Registry) -> bool {
+    let of_kind =
+        |kind| registry.documents_of(kind).filter_map(move |(name, document)| whole::stored(kind, name, document).ok());
+    let defaults = of_kind(Kind::Defaults).find_map(|resource| match resource {
+        Resource::Defaults(defaults) => Some(defaults),
+        _ => None,
+    });
+    let defaults = defaults.unwrap_or_else(Defaults::default);
+    of_kind(Kind::Route).any(|resource| match resource {
+        Resource::Route(route) => compile::serves_isolated(Some(&route), &defaults),
+        _ => false,
+    })
 }
 
 /// A kind of resource that does not exist.

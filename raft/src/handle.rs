@@ -172,6 +172,12 @@ impl Handle {
         self.node.watch()
     }
 
+    /// This node's authority to admit requests, for its workers to read with each.
+    #[must_use]
+    pub fn authority(&self) -> Arc<crate::Authority> {
+        self.node.authority()
+    }
+
     /// The cluster's time, as this node reckons it: what the leader said last, plus what has passed here since.
     #[must_use]
     pub fn time(&self) -> At {
@@ -254,7 +260,8 @@ impl Handle {
         self.node.set_spec(spec);
     }
 
-    /// Hands over leadership, writes a checkpoint, and ends everything that runs. Within seconds; never fails.
+    /// Hands over leadership, gives this node's authority up, writes a checkpoint, and ends everything that runs. Workers
+    /// must have been drained before. Within seconds; never fails.
     pub async fn stop(&self) {
         self.node.stop().await;
     }

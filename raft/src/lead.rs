@@ -3,7 +3,7 @@
 use crate::{
     batch::{Declined, PROPOSAL_BYTES_MAX},
     node::Node,
-    session::tenure::Tenure,
+    session::tenure::{SessionId, Tenure},
     status::{FenceState, Observation, Observed},
 };
 use machine::{At, Outcome, Proposal, member::NodeId};
@@ -35,6 +35,13 @@ pub(crate) enum Kept {
     Refused(String),
     /// Nobody else led in time.
     TimedOut,
+}
+
+/// A lease, as the leader answers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) ttl_us: u64,
+    pub(crate) read_index: u64,
 }
 
 /// Why a leader has no outcome.
@@ -82,20 +89,53 @@ impl Node {
         let mut committed = Committed { outcome, index, fence: Vec::new(), fence_lost: false };
         if !fence_within.is_zero() && !matches!(committed.outcome, Outcome::Refused(_)) {
             let began = Instant::now();
+            // The tenure that lasts now that it is committed: in the book of one that had ended before, later grants from
+            // before the write would be missing.
+            let now = self.tenure();
             // All of them, leaving ones too; whoever joins later starts from a state that has this entry.
             let members: Vec<_> = self.view().registry.members.keys().copied().collect();
             let mut tenures = self.watch_tenure();
-            let over = tenures.wait_for(|now| now.as_ref().is_none_or(|now| now.reign != tenure.reign));
-            tokio::select! {
-                states = tenure.fence(index, &members, fence_within) => committed.fence = states,
-                _ = over => {
-                    committed.fence = members.iter().map(|member| (*member, FenceState::Pending)).collect();
-                    committed.fence_lost = true;
+            let states = match &now {
+                Some(tenure) => {
+                    let over = tenures.wait_for(|now| now.as_ref().is_none_or(|now| now.reign != tenure.reign));
+                    tokio::select! {
+                        states = tenure.fence(index, &members, fence_within) => Some(states),
+                        _ = over => None,
+                    }
                 }
-            }
+                None => None,
+            };
+            committed.fence_lost = states.is_none();
+            committed.fence =
+                states.unwrap_or_else(|| members.iter().map(|member| (*member, FenceState::Pending)).collect());
             metrics::histogram!("quorate_raft_fence_seconds").record(began.elapsed().as_secs_f64());
         }
         Ok(committed)
+    }
+
+    /// Grants a member authority for what it reported just now, or `None` if it is to have none or no majority says that
+    /// this node leads. The order of the steps is what the guarantee rests on.
+    pub(crate) async fn lead_grant(&self, tenure: &Tenure, session: SessionId, member: NodeId) -> Option<Grant> {
+        let stays = || {
+            let view = self.view();
+            view.registry.members.get(&member).is_some_and(|member| !member.is_leaving())
+        };
+        // What is booked for one that leaves would only put off the time at which it can be forgotten.
+        if !stays() {
+            return None;
+        }
+        // First the book: a fence that begins from here on waits for this grant, or is of a write that `read_index` has.
+        tenure.grant(session, member);
+        // Again: if it has not begun to leave by now, then whoever wants to forget it will find the grant.
+        if !stays() {
+            return None;
+        }
+        // Then the index, confirmed by a round that begins after the report has arrived.
+        let patience = self.timing.silence / 2;
+        let read_index = tokio::time::timeout(patience, self.engine.read_index()).await.ok()?.ok()?;
+        // A tenure that has ended books for nobody: the next one assumes grants up to its own beginning alone.
+        let lasts = self.tenure().is_some_and(|now| now.reign == tenure.reign);
+        lasts.then(|| Grant { ttl_us: tenure.lease_us(), read_index })
     }
 
     /// Whether so many voters' disks are nearly full that the others are no majority, or this node's own is.
@@ -194,7 +234,8 @@ impl Node {
 fn observe(tenure: &Arc<Tenure>, node: NodeId, voter: bool, at: At) -> Observed {
     let heard = tenure.heard(node);
     let (reachable, now_us) = tenure.look(|table, now_us| (table.reachable(node, now_us), now_us));
-    let Some(heard) = heard else { return Observed { node, voter, ..Observed::default() } };
+    let authority_ms = tenure.authority_us(node).map(|us| us / 1000);
+    let Some(heard) = heard else { return Observed { node, voter, authority_ms, ..Observed::default() } };
     let silent_us = now_us.saturating_sub(heard.at_us);
     let utc_ms = heard.said.utc_ms.saturating_add(silent_us / 1000);
     let offset = i128::from(utc_ms) - i128::from(at.wall.0);
@@ -207,5 +248,6 @@ fn observe(tenure: &Arc<Tenure>, node: NodeId, voter: bool, at: At) -> Observed 
         certificate_authority_sha256: heard.said.authority_sha256,
         certificate_not_after_ms: heard.said.not_after_ms,
         silent_ms: Some(silent_us / 1000),
+        authority_ms,
     }
 }

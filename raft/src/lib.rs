@@ -45,6 +45,7 @@ mod types;
 mod upkeep;
 mod vault;
 
+pub use ::session::lease::Authority;
 pub use adapt::server::RaftService;
 pub use clock::Clock;
 pub use handle::{AuditPage, Backup, Fence, Handle, ProposeError, ReadError, Services, TransferError, Written};

@@ -37,8 +37,6 @@ struct Sight {
     voters_wanted: usize,
     /// A silent learner is removed after this; 0 for never.
     learner_expiry_ms: u64,
-    /// A member on its way out is forgotten after such a silence.
-    forget_ms: u64,
     /// Who votes.
     voters: BTreeSet<NodeId>,
     /// Whom raft knows at all.
@@ -51,8 +49,8 @@ struct Sight {
     behind: BTreeMap<NodeId, u64>,
     reachable: BTreeSet<NodeId>,
     silent_ms: BTreeMap<NodeId, u64>,
-    /// Members that said that they are stopping.
-    parted: BTreeSet<NodeId>,
+    /// Members that can hold no authority any more.
+    over: BTreeSet<NodeId>,
     /// What members say that they are, where it differs from the registry.
     respecified: Vec<(NodeId, MemberSpec)>,
 }
@@ -116,11 +114,10 @@ fn sight(node: &Node, tenure: &Tenure) -> Sight {
     let standing = node.standing();
     let registry = &node.view().registry;
     let members: BTreeSet<NodeId> = registry.members.keys().chain(standing.peers.keys()).copied().collect();
-    let (reachable, silent_ms, parted) = tenure.look(|table, now_us| {
+    let (reachable, silent_ms) = tenure.look(|table, now_us| {
         let reachable = members.iter().copied().filter(|id| *id == node.id || table.reachable(*id, now_us)).collect();
         let silent = members.iter().map(|id| (*id, table.silent_us(*id, now_us) / 1000)).collect();
-        let parted = members.iter().copied().filter(|id| table.heard(*id).is_some_and(|heard| heard.said.leaving));
-        (reachable, silent, parted.collect())
+        (reachable, silent)
     });
     let behind = standing.peers.keys().map(|id| {
         let matched = if *id == node.id { Some(standing.last_index) } else { standing.matched.get(id).copied() };
@@ -132,7 +129,6 @@ fn sight(node: &Node, tenure: &Tenure) -> Sight {
         addresses: registry.members.iter().map(|(id, member)| (*id, member.address.clone())).collect(),
         voters_wanted: usize::from(registry.settings.voters),
         learner_expiry_ms: registry.settings.learner_expiry_ms,
-        forget_ms: u64::try_from(node.timing.forget.as_millis()).unwrap_or(u64::MAX),
         voters: standing.voters.clone(),
         known: standing.peers.keys().copied().collect(),
         joint: standing.joint,
@@ -140,7 +136,7 @@ fn sight(node: &Node, tenure: &Tenure) -> Sight {
         behind: behind.collect(),
         reachable,
         silent_ms,
-        parted,
+        over: members.iter().copied().filter(|id| tenure.is_over(*id)).collect(),
         respecified: members
             .iter()
             .filter_map(|id| Some((*id, tenure.spec(*id)?)))
@@ -234,10 +230,7 @@ fn change(sight: &Sight, voters: BTreeSet<NodeId>) -> Step {
 
 /// A member on its way out that can do no harm any more.
 fn forget(sight: &Sight) -> Option<Step> {
-    let harmless = |id: &NodeId| {
-        !sight.known.contains(id)
-            && (sight.parted.contains(id) || sight.silent_ms.get(id).is_some_and(|silent| *silent >= sight.forget_ms))
-    };
+    let harmless = |id: &NodeId| !sight.known.contains(id) && sight.over.contains(id);
     let (gone, _) = sight.wanted.iter().find(|(id, standing)| **standing == Standing::Leaving && harmless(id))?;
     Some(Step::Propose(sight.me, Command::ForgetMember { id: *gone }))
 }
@@ -270,6 +263,10 @@ async fn take(node: &Node, tenure: &Tenure, sight: &Sight, step: Step) -> Result
         }
         Step::Propose(actor, command) => {
             let request = tenure.request(tenure.time(&sight.voters).wall);
+            let forgotten = match &command {
+                Command::ForgetMember { id } => Some(*id),
+                _ => None,
+            };
             let proposal = machine::Proposal { request, actor: Actor::Node(actor), command };
             let bytes = crate::codec::encode(&proposal).map_err(|error| ChangeError(error.to_string()))?.len();
             match node.lead_propose(proposal, bytes, node.timing.propose, Duration::ZERO).await {
@@ -279,7 +276,12 @@ async fn take(node: &Node, tenure: &Tenure, sight: &Sight, step: Step) -> Result
                         tenure.forget_spec(actor);
                         Err(ChangeError(refusal.to_string()))
                     }
-                    _ => Ok(()),
+                    _ => {
+                        if let Some(id) = forgotten {
+                            tenure.forget(id);
+                        }
+                        Ok(())
+                    }
                 },
                 Err(refused) => Err(ChangeError(format!("{refused:?}"))),
             }
@@ -300,7 +302,6 @@ mod tests {
             wanted: all.iter().map(|id| (*id, Standing::Eligible)).collect(),
             voters_wanted: 3,
             learner_expiry_ms: 60_000,
-            forget_ms: 10_000,
             voters: all.clone(),
             known: all.clone(),
             settled: true,
@@ -369,11 +370,9 @@ mod tests {
         sight.voters = [1, 3, 4].into();
         assert_eq!(plan(&sight), Some(Step::LetGo([2].into())));
         sight.known.remove(&2);
+        sight.silent_ms.insert(2, 3_600_000);
         assert_eq!(plan(&sight), None, "it may still serve");
-        sight.silent_ms.insert(2, 10_000);
-        assert_eq!(plan(&sight), Some(Step::Propose(1, Command::ForgetMember { id: 2 })));
-        sight.silent_ms.insert(2, 0);
-        sight.parted.insert(2);
+        sight.over.insert(2);
         assert_eq!(plan(&sight), Some(Step::Propose(1, Command::ForgetMember { id: 2 })));
     }
 

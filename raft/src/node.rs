@@ -13,6 +13,7 @@ use crate::{
     batch::{self, Batcher},
     clock::Clock,
     handle::{AuditPage, Fence, ProposeError, Services},
+    lead::Grant,
     membership,
     peers::Peers,
     publish,
@@ -29,6 +30,7 @@ use crate::{
     upkeep,
     vault::{Vault, VaultError},
 };
+use ::session::lease::{Authority, Lease};
 use imbl::OrdMap;
 use machine::{
     Actor, At, Command, Outcome, Refusal, RequestId, View, Wall,
@@ -72,6 +74,9 @@ pub(crate) struct Node {
     applied: watch::Receiver<Arc<Applied>>,
     views: watch::Receiver<Arc<View>>,
     enforced: watch::Sender<u64>,
+    /// What workers read before they admit a request, and its keeper.
+    authority: Arc<Authority>,
+    lease: Arc<Mutex<Lease>>,
     tenure: watch::Sender<Option<Arc<Tenure>>>,
     spec: watch::Sender<MemberSpec>,
     stopping: watch::Sender<bool>,
@@ -106,6 +111,7 @@ impl Node {
             certificate,
             callers,
         } = start;
+        timing.check()?;
         let opened = folders.clone();
         let opened = tokio::task::spawn_blocking(move || open(&opened, expect_data)).await;
         let (log, vault, applied) = opened.map_err(|error| StartError::Disk(error.to_string()))??;
@@ -139,6 +145,8 @@ impl Node {
             applied,
             views,
             enforced: watch::Sender::new(0),
+            authority: Arc::default(),
+            lease: Arc::default(),
             tenure: watch::Sender::new(None),
             spec: watch::Sender::new(spec),
             stopping: watch::Sender::new(false),
@@ -164,10 +172,12 @@ impl Node {
             self.engine.watch(),
             self.applied.clone(),
             heard_wall,
-            self.timing.silence,
+            self.timing.clone(),
             Arc::clone(&self.clock),
         ));
-        tasks.spawn(publish::publish(self.applied.clone(), publish, self.enforced.clone()));
+        let (authority, lease) = (Arc::clone(&self.authority), Arc::clone(&self.lease));
+        let put_in_force = move |index| lock(&lease).enforced(&authority, index);
+        tasks.spawn(publish::publish(self.applied.clone(), publish, self.enforced.clone(), put_in_force));
         tasks.spawn(batch::run(self.engine.clone(), proposals, self.tenure.subscribe(), self.engine.watch()));
         tasks.spawn(addresses(Arc::clone(&self.peers), self.applied.clone(), self.engine.watch()));
         tasks.spawn(report::report(Arc::clone(self)));
@@ -236,6 +246,16 @@ impl Node {
 
     pub(crate) fn enforced(&self) -> u64 {
         *self.enforced.borrow()
+    }
+
+    /// This node's authority to admit requests.
+    pub(crate) fn authority(&self) -> Arc<Authority> {
+        Arc::clone(&self.authority)
+    }
+
+    /// The leader has granted this. `sent_us` is from before the report was sent that asked for it.
+    pub(crate) fn granted(&self, sent_us: u64, grant: Grant) {
+        lock(&self.lease).granted(&self.authority, sent_us, grant.ttl_us, grant.read_index);
     }
 
     pub(crate) fn watch_enforced(&self) -> watch::Receiver<u64> {
@@ -369,6 +389,7 @@ impl Node {
             snapshot: standing.snapshot,
             session,
             leader_heard_ms: if leads { self.engine.quorum_heard_ms() } else { heard_ms },
+            authority_ms: self.authority.remaining_us(self.clock.boot_us()) / 1000,
             at: self.time(),
             caught_up: committed.is_some_and(|committed| self.enforced() >= committed),
             disk_low: self.disk_low(),
@@ -410,6 +431,8 @@ impl Node {
                 Err(why) => tracing::warn!(?why, "leadership could not be handed over: an election will"),
             }
         }
+        // Before the goodbye says so. The caller has drained its workers.
+        lock(&self.lease).give_up(&self.authority);
         if self.stopping.send_replace(true) {
             return;
         }

@@ -5,16 +5,18 @@ use crate::{applied::Applied, start::Publish};
 use std::sync::Arc;
 use tokio::sync::watch;
 
-/// Publishes until the state ends. `enforced` moves only once every worker has the View.
+/// Publishes until the state ends. `enforced` moves only once every worker has the View, and so does what waits for it.
 pub(crate) async fn publish(
     mut applied: watch::Receiver<Arc<Applied>>,
     publish: Publish,
     enforced: watch::Sender<u64>,
+    put_in_force: impl Fn(u64),
 ) {
     loop {
         let view = Arc::clone(&applied.borrow_and_update().view);
         let index = view.index;
         publish(view).await;
+        put_in_force(index);
         enforced.send_if_modified(|enforced| {
             let further = index > *enforced;
             *enforced = index.max(*enforced);
@@ -55,7 +57,7 @@ mod tests {
         });
         let (applied, receive) = watch::channel(at(1));
         let (enforced, mut enforces) = watch::channel(0);
-        let task = tokio::spawn(publish(receive, workers, enforced));
+        let task = tokio::spawn(publish(receive, workers, enforced, |_| ()));
         tokio::task::yield_now().await;
         for index in 2..=9 {
             applied.send_replace(at(index));

@@ -1,9 +1,10 @@
 //! The session of a node with the leader: one stream, on which reports go up and the leader's advice comes down.
 //!
 //! [`report`] is the node's side, [`server`] and [`tenure`] the leader's: a tenure is one leader's time, with the table of
-//! members and the clocks that belong to it and end with it. [`table`] and the clocks are plain values.
+//! members, the lease book and the clocks that belong to it and end with it. [`table`] and the clocks are plain values.
 
 pub(crate) mod clock;
+pub(crate) mod renewals;
 pub(crate) mod report;
 pub(crate) mod server;
 pub(crate) mod table;

@@ -53,6 +53,8 @@ pub struct LocalStatus {
     pub session: Session,
     /// Since the leader last answered it; `None` if it never did. On a leader: since a majority last answered.
     pub leader_heard_ms: Option<u64>,
+    /// What is left of its authority to admit requests; 0 while it is isolated.
+    pub authority_ms: u64,
     /// Whether its workers enforce everything that was committed when its present session began. A node that has just
     /// come up is not ready before: it may still decide by what it knew when it went down.
     pub caught_up: bool,
@@ -102,6 +104,8 @@ pub struct Observed {
     pub certificate_not_after_ms: u64,
     /// Since it was last heard of; `None` if this leader never did.
     pub silent_ms: Option<u64>,
+    /// How long it may hold authority yet, at most; `None` if it surely holds none.
+    pub authority_ms: Option<u64>,
 }
 
 /// Whether a node enforces a write.
@@ -109,12 +113,10 @@ pub struct Observed {
 pub enum FenceState {
     /// All its workers enforce it.
     Applied,
-    /// It can hold no authority from before the write.
+    /// It can hold no authority from before the write: its lease is over, or it gave it up when it stopped.
     Expired,
     /// It can hold no authority, but routes that opted out of it may still be served there by the old state.
     ServingIsolated,
-    /// The leader does not hear of it.
-    Unreachable,
-    /// It is heard of, but did not enforce the write in time.
+    /// It did not enforce the write in time, and may still hold authority from before it.
     Pending,
 }

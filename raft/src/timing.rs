@@ -1,6 +1,7 @@
 //! Every duration and size that consensus works with, in two profiles. Heartbeats, elections and sessions are set
 //! together, because they only make sense together.
 
+use crate::start::StartError;
 use std::time::Duration;
 
 /// What lies between the nodes.
@@ -24,7 +25,10 @@ pub struct Timing {
     pub election_max: Duration,
     /// How often a node reports to the leader, at least.
     pub report: Duration,
-    /// A member that the leader has not heard of for longer is unreachable: fences do not wait for it.
+    /// How long an authority lease lasts: for so long can a node that was cut off hold a write up. It must outlast a
+    /// change of leader, see [`Timing::check`].
+    pub lease: Duration,
+    /// A member that the leader has not heard of for longer is unreachable.
     pub silence: Duration,
     /// How long a proposal may take to commit, forwarding and retries included.
     pub propose: Duration,
@@ -32,8 +36,6 @@ pub struct Timing {
     pub read: Duration,
     /// How long dialing a peer may take.
     pub dial: Duration,
-    /// A member that is leaving and out of raft is forgotten after such a silence.
-    pub forget: Duration,
 }
 
 impl Timing {
@@ -46,24 +48,41 @@ impl Timing {
                 election_min: Duration::from_millis(500),
                 election_max: Duration::from_millis(1000),
                 report: Duration::from_millis(250),
+                lease: Duration::from_millis(3500),
                 silence: Duration::from_secs(2),
                 propose: Duration::from_secs(10),
                 read: Duration::from_secs(5),
                 dial: Duration::from_secs(2),
-                forget: Duration::from_secs(10),
             },
             Profile::Wan => Self {
                 heartbeat: Duration::from_millis(400),
-                election_min: Duration::from_millis(2000),
-                election_max: Duration::from_millis(4000),
+                election_min: Duration::from_millis(1500),
+                election_max: Duration::from_millis(3000),
                 report: Duration::from_millis(500),
+                lease: Duration::from_millis(9500),
                 silence: Duration::from_secs(4),
                 propose: Duration::from_secs(20),
                 read: Duration::from_secs(10),
                 dial: Duration::from_secs(5),
-                forget: Duration::from_secs(20),
             },
         }
+    }
+
+    /// Whether an ordinary change of leader isolates nobody: a lease that was renewed as late as can be must outlast
+    /// three elections.
+    pub(crate) fn check(&self) -> Result<(), StartError> {
+        let needed = self.report + self.election_max * 3;
+        if self.lease < needed {
+            return Err(StartError::Settings(format!(
+                "the timing profile: a lease of {:?} does not outlast a report and three elections, {needed:?}",
+                self.lease
+            )));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn lease_us(&self) -> u64 {
+        u64::try_from(self.lease.as_micros()).unwrap_or(u64::MAX)
     }
 }
 
@@ -102,5 +121,19 @@ impl Default for Upkeep {
             keep_entries: 2_000,
             disk_low_bytes: 128 * 1024 * 1024,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_outlast_elections() {
+        for profile in [Profile::Lan, Profile::Wan] {
+            Timing::of(profile).check().unwrap();
+        }
+        let short = Timing { lease: Duration::from_secs(1), ..Timing::default() };
+        assert!(matches!(short.check(), Err(StartError::Settings(_))));
     }
 }

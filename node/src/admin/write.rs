@@ -4,7 +4,7 @@ use super::{
     Admin, Caller,
     problem::{Problem, done},
 };
-use crate::pki::sha256;
+use crate::{pki::sha256, resource};
 use machine::{Actor, Command, RequestId, View, Wall, command::Precondition};
 use proto::admin::{FenceNode, WriteOptions, WriteResult};
 use raft::{Fence, FenceState, Written};
@@ -102,7 +102,16 @@ impl Admin {
     /// Has an operator's command done.
     pub(super) async fn write(&self, caller: &Caller, write: &Write, command: Command) -> Result<Done, Problem> {
         let actor = Actor::Operator(caller.name.clone());
-        let written = self.raft().propose(write.request, actor, command, write.fence).await?;
+        let before = self.raft().view();
+        let mut written = self.raft().propose(write.request, actor, command, write.fence).await?;
+        if written.fence.iter().any(|(_, state)| *state == FenceState::Expired) {
+            // A node without authority serves what the state that it has lets it serve: that of before, or this one.
+            let states = [before, self.raft().view()];
+            if states.iter().any(|view| resource::serves_isolated(&view.registry)) {
+                let expired = written.fence.iter_mut().filter(|(_, state)| *state == FenceState::Expired);
+                expired.for_each(|(_, state)| *state = FenceState::ServingIsolated);
+            }
+        }
         let revision = done(written.outcome.clone(), self.raft().time().wall)?;
         Ok(Done { revision, index: written.index, written })
     }
@@ -123,7 +132,6 @@ const fn fence_state(state: FenceState) -> &'static str {
         FenceState::Applied => "applied",
         FenceState::Expired => "expired",
         FenceState::ServingIsolated => "serving_isolated",
-        FenceState::Unreachable => "unreachable",
         FenceState::Pending => "pending",
     }
 }

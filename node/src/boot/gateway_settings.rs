@@ -35,7 +35,11 @@ impl gateway::Clock for NodeClock {
     }
 }
 
-pub(super) fn gateway_settings(settings: &Settings, certificates: Option<Certificates>) -> gateway::Settings {
+pub(super) fn gateway_settings(
+    settings: &Settings,
+    certificates: Option<Certificates>,
+    authority: Arc<raft::Authority>,
+) -> gateway::Settings {
     let of = &settings.gateway;
     gateway::Settings {
         plain: of.plain.as_ref().map(|listener| listener.bind),
@@ -57,6 +61,7 @@ pub(super) fn gateway_settings(settings: &Settings, certificates: Option<Certifi
             body_bytes_max: of.body_bytes_max,
             ..gateway::Caps::default()
         },
+        authority,
     }
 }
 

@@ -25,6 +25,8 @@ pub(crate) enum Stage {
 pub(crate) struct Exchange {
     pub(crate) connection: Arc<Connection>,
     pub(crate) serving: Arc<Serving>,
+    /// Whether the node held authority when the request began; the view was read after that was known.
+    pub(crate) has_authority: bool,
     pub(crate) stage: Stage,
     pub(crate) request_id: HeaderValue,
     pub(crate) trace: Trace,

@@ -27,6 +27,8 @@ pub(crate) enum Problem {
     Misdirected,
     /// A document that the route needs cannot be read by this release.
     RouteUnavailable,
+    /// The node holds no authority: it has lost the cluster.
+    Isolated,
     /// The node, or the upstream's connections from it, are at their limit.
     Overloaded,
     /// The upstream could not be reached (503: nothing was sent), or failed while it answered (502).
@@ -60,6 +62,7 @@ impl Problem {
             Self::HeadersTooLarge => "headers-too-large",
             Self::Misdirected => "misdirected",
             Self::RouteUnavailable => "route-unavailable",
+            Self::Isolated => "isolated",
             Self::Overloaded => "overloaded",
             Self::UpstreamUnavailable { .. } => "upstream-unavailable",
             Self::UpstreamTimeout => "upstream-timeout",
@@ -76,7 +79,7 @@ impl Problem {
             Self::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::RouteUnavailable | Self::Overloaded | Self::UpstreamUnavailable { sent: false } => {
+            Self::RouteUnavailable | Self::Isolated | Self::Overloaded | Self::UpstreamUnavailable { sent: false } => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Self::UpstreamUnavailable { sent: true } => StatusCode::BAD_GATEWAY,
@@ -96,6 +99,7 @@ impl Problem {
             Self::HeadersTooLarge => "The header fields are too large",
             Self::Misdirected => "This connection is for another host",
             Self::RouteUnavailable => "The route is not available on this node",
+            Self::Isolated => "This node has lost its cluster",
             Self::Overloaded => "The gateway is overloaded",
             Self::UpstreamUnavailable { .. } => "The upstream is not available",
             Self::UpstreamTimeout => "The upstream did not answer in time",
@@ -144,6 +148,10 @@ impl Refusal {
             }
             Problem::MethodNotAllowed => {
                 headers.insert(header::ALLOW, self.allow.unwrap_or(HeaderValue::from_static("")));
+            }
+            Problem::Isolated => {
+                // Another node may answer at once; this one as soon as a majority does.
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
             }
             _ => {}
         }

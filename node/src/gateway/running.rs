@@ -52,6 +52,8 @@ pub struct Status {
     pub routes: usize,
     /// Documents that this release cannot read, and why; the routes that need them are refused.
     pub unreadable: Vec<String>,
+    /// Whether some route is served without authority too.
+    pub serves_isolated: bool,
 }
 
 /// Binds the listeners and starts the workers, which enforce `first` from their first request on. The recorder of
@@ -212,6 +214,7 @@ impl Handle {
             in_flight: shared.in_flight.load(Ordering::Relaxed),
             routes: published.compiled.routes.len(),
             unreadable: published.compiled.unreadable.clone(),
+            serves_isolated: published.compiled.routes.iter().any(|route| route.serves_isolated),
         }
     }
 }

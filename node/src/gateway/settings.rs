@@ -3,11 +3,13 @@
 use crate::listen::{CertificateError, Certificates};
 use ipnet::IpNet;
 use machine::{Tick, Wall};
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use raft::Authority;
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// The clocks that the data plane reads. The real one is the node's `clock.rs`.
 pub trait Clock: Send + Sync + 'static {
-    /// Microseconds since boot, suspended time included: for durations and, later, leases.
+    /// Microseconds since boot, suspended time included: for durations and leases. Never a cached value: after a pause a
+    /// worker would run on a lease that has ended.
     fn boot_us(&self) -> u64;
     /// UTC as the cluster agrees on it: keys end by it, and logs are dated by it.
     fn wall(&self) -> Wall;
@@ -32,6 +34,8 @@ pub struct Settings {
     pub access_log: AccessLog,
     /// What one client may take.
     pub caps: Caps,
+    /// Until when this node may admit requests.
+    pub authority: Arc<Authority>,
 }
 
 /// Where the access log goes.

@@ -10,7 +10,6 @@ use std::{
         OnceLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 /// How this node is. The parts come in as they start.
@@ -18,8 +17,6 @@ pub struct Condition {
     name: String,
     zone: Option<String>,
     data_dir: PathBuf,
-    /// A leader that was not heard of for longer is gone.
-    silence: Duration,
     recorder: Option<PrometheusHandle>,
     node: OnceLock<(u64, [u8; 16])>,
     raft: OnceLock<raft::Handle>,
@@ -37,9 +34,9 @@ pub enum NotReady {
     /// It does not know yet what was acknowledged while it was away.
     #[error("the node has not caught up with the cluster yet")]
     CatchingUp,
-    /// No leader answers.
-    #[error("the node hears of no leader")]
-    NoLeader,
+    /// It holds no authority: no leader that a majority follows has answered it for longer than a lease lasts.
+    #[error("the node is isolated: it hears of no leader")]
+    Isolated,
     /// It was removed.
     #[error("the node has been removed from the cluster")]
     Removed,
@@ -58,7 +55,7 @@ impl NotReady {
         match self {
             Self::Starting => "starting",
             Self::CatchingUp => "catching_up",
-            Self::NoLeader => "no_leader",
+            Self::Isolated => "isolated",
             Self::Removed => "removed",
             Self::Failed => "failed",
             Self::Draining => "draining",
@@ -69,12 +66,11 @@ impl NotReady {
 impl Condition {
     /// Of a node that starts.
     #[must_use]
-    pub fn new(settings: &Settings, silence: Duration, recorder: Option<PrometheusHandle>) -> Self {
+    pub fn new(settings: &Settings, recorder: Option<PrometheusHandle>) -> Self {
         Self {
             name: settings.name.to_string(),
             zone: settings.zone.clone(),
             data_dir: settings.data_dir.clone(),
-            silence,
             recorder,
             node: OnceLock::new(),
             raft: OnceLock::new(),
@@ -123,9 +119,8 @@ impl Condition {
         if self.gateway.get().is_none() {
             return Err(NotReady::CatchingUp);
         }
-        let silence_ms = u64::try_from(self.silence.as_millis()).unwrap_or(u64::MAX);
-        if local.leader_heard_ms.is_none_or(|silent| silent > silence_ms) {
-            return Err(NotReady::NoLeader);
+        if local.authority_ms == 0 {
+            return Err(NotReady::Isolated);
         }
         Ok(())
     }
@@ -133,8 +128,9 @@ impl Condition {
     /// Whether any route can answer.
     #[must_use]
     pub fn is_serving(&self) -> bool {
-        let failed = self.raft.get().is_none_or(|raft| raft.local().failed.is_some());
-        self.gateway.get().is_some() && !failed
+        let (Some(raft), Some(gateway)) = (self.raft.get(), self.gateway.get()) else { return false };
+        let local = raft.local();
+        local.failed.is_none() && (local.authority_ms > 0 || gateway.status().serves_isolated)
     }
 
     pub(super) fn metrics(&self) -> String {
@@ -173,6 +169,7 @@ impl Condition {
             let local = raft.local();
             let view = raft.view();
             add("revision", json!(view.registry.revision));
+            add("authority_ms", json!(local.authority_ms));
             add("feature_level", json!(view.registry.feature_level));
             add(
                 "raft",

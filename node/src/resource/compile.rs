@@ -12,7 +12,7 @@ mod upstream;
 pub(crate) use upstream::{CompiledTarget, CompiledUpstream};
 
 use super::{
-    document::{Authenticate, Defaults, PolicyMode, Resource, Route},
+    document::{Authenticate, Defaults, PolicyMode, Resource, Route, WhenIsolated},
     policy::{self, ContextUse, Policy, Statement},
     read::{Path, Reader},
     table::{Found, Table},
@@ -43,6 +43,8 @@ pub(crate) struct Compiled {
     policies: BTreeMap<Name, (u64, Arc<Policy>)>,
     /// Documents that this release cannot read, and why.
     pub(crate) unreadable: Vec<String>,
+    /// What the defaults say about a node without authority: it goes for what no route takes, too.
+    pub(crate) serves_isolated: bool,
 }
 
 /// A route, ready to run.
@@ -55,6 +57,8 @@ pub(crate) struct CompiledRoute {
     pub(crate) guard: Guard,
     pub(crate) body_bytes_max: Option<u64>,
     pub(crate) response_timeout: Option<Duration>,
+    /// Whether a node without authority serves it, by the state that it has.
+    pub(crate) serves_isolated: bool,
     /// Where it goes, or why it cannot.
     pub(crate) upstream: Result<Arc<CompiledUpstream>, Arc<str>>,
     pub(crate) uid: EntityUid,
@@ -121,6 +125,7 @@ impl Compiled {
             upstreams: upstreams.iter().filter_map(|(_, upstream)| upstream.as_ref().ok().cloned()).collect(),
             policies: policies.unwrap_or_default(),
             unreadable,
+            serves_isolated: serves_isolated(None, &defaults.unwrap_or_default()),
         }
     }
 
@@ -218,6 +223,12 @@ fn place_of_unreadable(document: &Document) -> Option<Route> {
     })
 }
 
+/// What a route, or what no route takes, does without authority: deny, unless somebody said otherwise.
+pub(super) fn serves_isolated(route: Option<&Route>, defaults: &Defaults) -> bool {
+    let said = route.and_then(|route| route.when_isolated).or(defaults.when_isolated);
+    said == Some(WhenIsolated::Serve)
+}
+
 fn is_judged(route: &Route) -> bool {
     route.policies == PolicyMode::On && route.authenticate != Authenticate::Nobody
 }
@@ -251,6 +262,7 @@ fn compile_route<'p>(
         authenticate: route.authenticate,
         guard,
         body_bytes_max: route.body_bytes_max.or(defaults.body_bytes_max),
+        serves_isolated: serves_isolated(Some(route), defaults),
         response_timeout: route.response_timeout.or(defaults.response_timeout).map(super::quantity::Span::duration),
         upstream,
         entity: entity(uid.clone(), &route.attributes, HashSet::new()),

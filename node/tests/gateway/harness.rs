@@ -18,6 +18,7 @@ use quorate::{
     gateway::{self, AccessLog, Caps, Handle, Settings},
     resource::{self, Plan},
 };
+use raft::Authority;
 use std::{
     convert::Infallible,
     future::Future,
@@ -92,6 +93,7 @@ pub fn settings() -> Settings {
         names_node: true,
         access_log: AccessLog::Off,
         caps: Caps::default(),
+        authority: Arc::new(Authority::until(u64::MAX)),
     }
 }
 

@@ -8,6 +8,7 @@ mod connections;
 mod explained;
 mod forwarding;
 mod harness;
+mod isolated;
 mod keys;
 mod problems;
 mod tls;

@@ -94,6 +94,20 @@ impl Book {
         Some(granted_us.saturating_add(self.wait_us))
     }
 
+    /// What is left, at most, of the authority that a node may hold; `None` if it never had any.
+    #[must_use]
+    pub fn remaining_us(&self, node: NodeId, now_us: u64) -> Option<u64> {
+        let granted_us = self.members.get(&node)?.granted_us?;
+        Some(granted_us.saturating_add(self.ttl_us).saturating_sub(now_us))
+    }
+
+    /// A member has given up all authority that was granted to it until now, and uses no answer that is on the way.
+    pub fn gave_up(&mut self, node: NodeId) {
+        if let Some(member) = self.members.get_mut(&node) {
+            member.granted_us = None;
+        }
+    }
+
     /// Forgets a member whose authority is over and that the replicated state has forgotten.
     pub fn forget(&mut self, node: NodeId) {
         self.members.remove(&node);
@@ -116,7 +130,8 @@ impl Fence {
         for wait in self.waits.iter_mut().filter(|wait| wait.state.is_none()) {
             if book.enforced(wait.node) >= self.index {
                 wait.state = Some(Fenced::Applied);
-            } else if now_us >= wait.over_us {
+            } else if now_us >= wait.over_us || book.over_us(wait.node).is_none() {
+                // Also who gave everything up since: what is granted to it later includes the write.
                 wait.state = Some(Fenced::Expired);
             }
         }
@@ -163,6 +178,19 @@ mod tests {
         let mut fence = book.fence(10, [1]);
         book.grant(1, 1_900_000);
         assert!(fence.poll(&book, with_drift(TTL)));
+    }
+
+    #[test]
+    fn a_member_that_gave_its_authority_up_is_not_waited_for() {
+        let mut book = Book::elected(TTL, 0, [1]);
+        let mut fence = book.fence(10, [1]);
+        assert_eq!(book.remaining_us(1, 500_000), Some(1_500_000));
+        book.gave_up(1);
+        assert_eq!((book.over_us(1), book.remaining_us(1, 500_000)), (None, None));
+        assert!(fence.poll(&book, 1));
+        assert_eq!(fence.states().collect::<Vec<_>>(), [(1, Some(Fenced::Expired))]);
+        book.grant(1, 700_000);
+        assert!(!book.fence(11, [1]).poll(&book, 800_000), "it is back, and counts again");
     }
 
     #[test]

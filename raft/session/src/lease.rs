@@ -13,6 +13,12 @@ pub struct Authority {
 }
 
 impl Authority {
+    /// Authority until this local time that nobody keeps: for tests of what reads it.
+    #[must_use]
+    pub const fn until(until_us: u64) -> Self {
+        Self { until_us: AtomicU64::new(until_us) }
+    }
+
     /// Whether the node may admit a request at this instant of its CLOCK_BOOTTIME, read after the request had started.
     #[must_use]
     pub fn is_valid(&self, now_us: u64) -> bool {
@@ -33,6 +39,7 @@ pub struct Lease {
     until_us: u64,
     /// Leases whose state is not enforced yet: read index and end.
     pending: Vec<(u64, u64)>,
+    given_up: bool,
 }
 
 /// Leases that may wait for their state at a time; the leader answers a few a second.
@@ -41,6 +48,9 @@ const PENDING_MAX: usize = 64;
 impl Lease {
     /// A lease has arrived. `sent_us` is the local time from before its request was sent.
     pub fn granted(&mut self, authority: &Authority, sent_us: u64, ttl_us: u64, read_index: u64) {
+        if self.given_up {
+            return;
+        }
         let until_us = sent_us.saturating_add(ttl_us);
         if self.pending.len() >= PENDING_MAX {
             self.pending.remove(0);
@@ -55,8 +65,9 @@ impl Lease {
         self.settle(authority);
     }
 
-    /// Gives all authority up, as a node that stops does.
+    /// Gives all authority up for good, as a node that stops does: answers that are still on the way are not used.
     pub fn give_up(&mut self, authority: &Authority) {
+        self.given_up = true;
         self.until_us = 0;
         self.pending.clear();
         authority.until_us.store(0, Ordering::Release);
@@ -83,6 +94,17 @@ mod tests {
         assert!(!authority.is_valid(200));
         lease.enforced(&authority, 7);
         assert!(authority.is_valid(200) && authority.is_valid(1_099) && !authority.is_valid(1_100));
+    }
+
+    #[test]
+    fn what_was_given_up_does_not_come_back() {
+        let (authority, mut lease) = (Authority::default(), Lease::default());
+        lease.granted(&authority, 0, 1_000, 0);
+        lease.granted(&authority, 0, 2_000, 5);
+        lease.give_up(&authority);
+        lease.granted(&authority, 0, 3_000, 0);
+        lease.enforced(&authority, 5);
+        assert!(!authority.is_valid(1));
     }
 
     #[test]

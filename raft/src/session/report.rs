@@ -1,12 +1,18 @@
 //! The node's side of its session: finds the leader, reports to it what this node enforces, and hears from it the
-//! cluster's time. A leader reports to itself, without a stream.
+//! cluster's time and its authority to admit requests. A leader reports to itself, without a stream.
 //!
 //! A report is sent when there is news and at least every so often, and one at a time: while it is not answered, news
 //! gathers. So the number of reports follows the round trip, not the number of writes.
 
 use crate::{
+    adapt::engine::Reign,
+    lead::Grant,
     node::Node,
-    session::{table::Said, tenure::Tenure},
+    session::{
+        renewals::Renewals,
+        table::Said,
+        tenure::{SessionId, Tenure},
+    },
     status,
 };
 use machine::{At, Tick, Wall, member::NodeId};
@@ -82,6 +88,7 @@ async fn here(node: &Arc<Node>) {
     let mut tenure = node.watch_tenure();
     let mut leaders = node.watch_leader();
     let mut stopping = node.watch_stopping();
+    let mut renewals: Option<(Reign, SessionId, Renewals)> = None;
     loop {
         if *leaders.borrow_and_update() != Some(node.id) {
             return;
@@ -89,7 +96,19 @@ async fn here(node: &Arc<Node>) {
         let held: Option<Arc<Tenure>> = tenure.borrow_and_update().clone();
         enforced.mark_unchanged();
         if let Some(held) = held {
-            held.report(node.id, said(node), Some(node.spec()));
+            // Before anything of the report: the lease counts from here.
+            let sent_us = node.clock.boot_us();
+            let (session, mut renewed) = match renewals.take() {
+                Some((reign, session, renewed)) if reign == held.reign => (session, renewed),
+                _ => (held.session(), Renewals::default()),
+            };
+            held.report(session, node.id, said(node), Some(node.spec()));
+            if !node.is_stopping()
+                && let Some(grant) = renewed.renew(node, &held, session, node.id).await
+            {
+                node.granted(sent_us, grant);
+            }
+            renewals = Some((held.reign, session, renewed));
             node.hear(held.time(&node.standing().voters), node.clock.boot_us(), held.began_at);
             node.session_is(status::Session::Open);
         }
@@ -121,10 +140,11 @@ async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
     let mut spec = node.watch_spec();
     let mut client = LeaderClient::new(link.channel.clone());
 
+    // Read before the report is handed over: the lease that answers it counts from here.
+    let mut sent_us = node.clock.boot_us();
     if send.try_send(message(node, true)).is_err() {
         return Ended::Moved;
     }
-    let mut sent_us = node.clock.boot_us();
     let open = tokio::time::timeout(node.timing.silence, client.session(ReceiverStream::new(reports)));
     let mut advice = match open.await {
         Ok(Ok(advice)) => advice.into_inner(),
@@ -145,17 +165,21 @@ async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
         if answered && (news || Instant::now() >= next) {
             enforced.mark_unchanged();
             certificate.mark_unchanged();
+            sent_us = node.clock.boot_us();
             if send.try_send(message(node, moved)).is_err() {
                 return Ended::Broken("the session has ended".to_owned());
             }
-            sent_us = node.clock.boot_us();
             (answered, news, moved) = (false, false, false);
             deadline = Instant::now() + node.timing.silence;
             next = Instant::now() + node.timing.report;
         }
         tokio::select! {
             said = advice.message() => match said {
-                Ok(Some(Advice { tick_us, wall_ms, committed, .. })) => {
+                Ok(Some(Advice { tick_us, wall_ms, committed, lease_ttl_us: ttl_us, read_index, .. })) => {
+                    // It answers the one report that is on the way, which was sent at `sent_us` or later.
+                    if ttl_us > 0 {
+                        node.granted(sent_us, Grant { ttl_us, read_index });
+                    }
                     let committed = *began_at.get_or_insert(committed);
                     node.hear(At { tick: Tick(tick_us), wall: Wall(wall_ms) }, sent_us, committed);
                     node.session_is(status::Session::Open);

@@ -6,7 +6,11 @@ use crate::{
     codec,
     lead::{Committed, Kept, Refused},
     node::Node,
-    session::{table::Said, tenure::Tenure},
+    session::{
+        renewals::Renewals,
+        table::Said,
+        tenure::{SessionId, Tenure},
+    },
     status::{FenceState, Observed},
 };
 use futures::stream::{self, BoxStream, StreamExt};
@@ -101,10 +105,11 @@ impl leader_server::Leader for LeaderService {
         let node = self.node()?;
         let proved = Proved::of(&request, node.callers)?;
         let tenure = node.tenure().ok_or_else(|| Status::failed_precondition("this node does not lead"))?;
-        let session = Session { node: Arc::downgrade(&node), tenure, proved };
-        let advice = stream::try_unfold((request.into_inner(), session), async |(mut reports, session)| {
+        let id = tenure.session();
+        let session = Session { node: Arc::downgrade(&node), tenure, proved, id, renewals: Renewals::default() };
+        let advice = stream::try_unfold((request.into_inner(), session), async |(mut reports, mut session)| {
             let Some(report) = session.next(&mut reports).await? else { return Ok(None) };
-            let advice = session.take(report)?;
+            let advice = session.take(report).await?;
             Ok(Some((advice, (reports, session))))
         });
         Ok(Response::new(advice.boxed()))
@@ -153,6 +158,8 @@ struct Session {
     node: Weak<Node>,
     tenure: Arc<Tenure>,
     proved: Proved,
+    id: SessionId,
+    renewals: Renewals,
 }
 
 impl Session {
@@ -173,7 +180,7 @@ impl Session {
         }
     }
 
-    fn take(&self, report: Report) -> Result<Advice, Status> {
+    async fn take(&mut self, report: Report) -> Result<Advice, Status> {
         self.proved.speaks_for(report.node)?;
         let node = self.node.upgrade().ok_or_else(|| Status::unavailable("this node has stopped"))?;
         if !node.is_member(report.node) {
@@ -188,7 +195,9 @@ impl Session {
             disk_low: report.disk_low,
             leaving: report.leaving,
         };
-        self.tenure.report(report.node, said, spec);
+        let leaving = said.leaving;
+        self.tenure.report(self.id, report.node, said, spec);
+        let grant = if leaving { None } else { self.renewals.renew(&node, &self.tenure, self.id, report.node).await };
         let standing = node.standing();
         let at = self.tenure.time(&standing.voters);
         Ok(Advice {
@@ -197,6 +206,8 @@ impl Session {
             committed: standing.committed,
             tick_us: at.tick.0,
             wall_ms: at.wall.0,
+            lease_ttl_us: grant.map_or(0, |grant| grant.ttl_us),
+            read_index: grant.map_or(0, |grant| grant.read_index),
         })
     }
 }
@@ -207,7 +218,6 @@ impl From<FenceState> for i32 {
             FenceState::Applied => peer::FenceState::Applied,
             FenceState::Expired => peer::FenceState::Expired,
             FenceState::ServingIsolated => peer::FenceState::ServingIsolated,
-            FenceState::Unreachable => peer::FenceState::Unreachable,
             FenceState::Pending => peer::FenceState::Pending,
         })
     }
@@ -219,9 +229,9 @@ impl From<peer::FenceState> for FenceState {
             peer::FenceState::Applied => Self::Applied,
             peer::FenceState::Expired => Self::Expired,
             peer::FenceState::ServingIsolated => Self::ServingIsolated,
-            peer::FenceState::Unreachable => Self::Unreachable,
-            // What a later release may say is not known to be enforced.
-            peer::FenceState::Pending | peer::FenceState::Unspecified => Self::Pending,
+            // What a later release may say is not known to be enforced, and what a leader without leases did not hear of
+            // either.
+            peer::FenceState::Pending | peer::FenceState::Unreachable | peer::FenceState::Unspecified => Self::Pending,
         }
     }
 }
@@ -237,6 +247,7 @@ impl From<Observed> for peer::Observed {
             certificate_authority_sha256: observed.certificate_authority_sha256.into(),
             certificate_not_after_ms: observed.certificate_not_after_ms,
             silent_ms: observed.silent_ms,
+            authority_ms: observed.authority_ms,
         }
     }
 }
@@ -252,6 +263,7 @@ impl From<peer::Observed> for Observed {
             certificate_authority_sha256: observed.certificate_authority_sha256.into(),
             certificate_not_after_ms: observed.certificate_not_after_ms,
             silent_ms: observed.silent_ms,
+            authority_ms: observed.authority_ms,
         }
     }
 }

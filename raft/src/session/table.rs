@@ -5,7 +5,6 @@
 //! Therefore silence is measured from the later of the last report and the opening, or a new leader would call everybody
 //! unreachable before they could find it.
 
-use crate::status::FenceState;
 use machine::member::NodeId;
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,7 +21,7 @@ pub(crate) struct Said {
     pub(crate) not_after_ms: u64,
     /// Its disk has less room than its low watermark.
     pub(crate) disk_low: bool,
-    /// It is stopping: do not wait for it.
+    /// It is stopping, and has given its authority up: do not wait for it.
     pub(crate) leaving: bool,
 }
 
@@ -33,15 +32,6 @@ pub(crate) struct Heard {
     pub(crate) at_us: u64,
     /// What.
     pub(crate) said: Said,
-}
-
-/// How a fence stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct FenceStanding {
-    /// Each member's answer.
-    pub(crate) states: Vec<(NodeId, FenceState)>,
-    /// Whether nobody is waited for any more.
-    pub(crate) settled: bool,
 }
 
 /// The leader's table of members.
@@ -97,23 +87,6 @@ impl Table {
             .is_some_and(|heard| !heard.said.leaving && now_us.saturating_sub(heard.at_us) <= self.silence_us)
     }
 
-    /// Who enforces the entry with this number, who is waited for, and who cannot be.
-    pub(crate) fn fence(&self, index: u64, members: impl Iterator<Item = NodeId>, now_us: u64) -> FenceStanding {
-        let states: Vec<_> = members
-            .map(|node| {
-                let state = match self.members.get(&node) {
-                    Some(heard) if heard.said.enforced >= index => FenceState::Applied,
-                    Some(heard) if heard.said.leaving => FenceState::Unreachable,
-                    _ if self.silent_us(node, now_us) > self.silence_us => FenceState::Unreachable,
-                    _ => FenceState::Pending,
-                };
-                (node, state)
-            })
-            .collect();
-        let settled = states.iter().all(|(_, state)| *state != FenceState::Pending);
-        FenceStanding { states, settled }
-    }
-
     /// The UTC of each of these members now, by what it last said plus what has passed since, if it is reachable.
     pub(crate) fn utc_ms(&self, members: impl Iterator<Item = NodeId>, now_us: u64) -> Vec<u64> {
         members
@@ -140,49 +113,17 @@ mod tests {
         Table::open(100 * SECOND, Duration::from_secs(2))
     }
 
-    fn states(table: &Table, index: u64, now_us: u64) -> Vec<FenceState> {
-        table.fence(index, 1..=3, now_us).states.into_iter().map(|(_, state)| state).collect()
-    }
-
     #[test]
-    fn a_new_leader_waits_for_members_it_has_not_heard_yet() {
+    fn who_falls_silent_or_says_goodbye_is_not_reachable() {
         let mut table = open();
-        table.report(1, 100 * SECOND, said(7));
-        assert_eq!(states(&table, 7, 101 * SECOND), [FenceState::Applied, FenceState::Pending, FenceState::Pending]);
-        assert!(!table.fence(7, 1..=3, 101 * SECOND).settled);
-        assert_eq!(
-            states(&table, 7, 103 * SECOND),
-            [FenceState::Applied, FenceState::Unreachable, FenceState::Unreachable]
-        );
-        assert!(table.fence(7, 1..=3, 103 * SECOND).settled);
-    }
-
-    #[test]
-    fn a_member_that_reports_and_does_not_enforce_holds_the_fence() {
-        let mut table = open();
-        for second in 100..120 {
-            table.report(2, second * SECOND, said(6));
-        }
-        assert_eq!(table.fence(7, std::iter::once(2), 120 * SECOND).states, [(2, FenceState::Pending)]);
-        assert!(table.report(2, 120 * SECOND, said(7)));
-        assert!(table.fence(7, std::iter::once(2), 120 * SECOND).settled);
-    }
-
-    #[test]
-    fn who_enforced_and_then_fell_silent_has_still_enforced() {
-        let mut table = open();
-        table.report(3, 100 * SECOND, said(9));
-        assert_eq!(table.fence(8, std::iter::once(3), 200 * SECOND).states, [(3, FenceState::Applied)]);
-        assert!(!table.reachable(3, 200 * SECOND));
-    }
-
-    #[test]
-    fn who_says_goodbye_is_not_waited_for() {
-        let mut table = open();
-        table.report(2, 100 * SECOND, Said { leaving: true, ..said(3) });
-        let standing = table.fence(4, std::iter::once(2), 100 * SECOND);
-        assert_eq!(standing.states, [(2, FenceState::Unreachable)]);
-        assert!(standing.settled);
+        assert!(!table.reachable(2, 100 * SECOND), "not heard of yet");
+        assert!(table.report(2, 100 * SECOND, said(3)));
+        assert!(!table.report(2, 101 * SECOND, said(3)), "nothing that a fence waits for");
+        assert!(table.reachable(2, 103 * SECOND));
+        assert!(!table.reachable(2, 104 * SECOND));
+        assert!(table.report(2, 104 * SECOND, Said { leaving: true, ..said(3) }));
+        assert!(!table.reachable(2, 104 * SECOND));
+        assert_eq!(table.silent_us(3, 104 * SECOND), 4 * SECOND, "at most since this leader leads");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! One leader's time, from the moment at which the first entry of its own reign is applied: then everything that earlier
-//! leaders committed is applied too, and it may answer. Its table of members and its clocks begin and end with it.
+//! leaders committed is applied too, and it may answer. Its table of members, its lease book and its clocks begin and end
+//! with it.
 
 use crate::{
     adapt::engine::{Reign, Standing},
@@ -7,9 +8,13 @@ use crate::{
     clock::Clock,
     session::table::{Heard, Said, Table},
     status::FenceState,
+    timing::Timing,
     types::lock,
 };
-use ::session::clock::ClusterClock;
+use ::session::{
+    book::{Book, Fenced},
+    clock::ClusterClock,
+};
 use machine::{
     At, RequestId, Wall,
     member::{MemberSpec, NodeId},
@@ -28,8 +33,12 @@ use tokio::{sync::watch, time::Instant};
 /// all nodes were down, the time in the log is as old as the last write.
 const UNLED_US_MAX: u64 = 1_000_000;
 
-/// A fence looks again after this even if nobody reports: somebody may have fallen silent.
+/// A fence looks again after this at the latest: timers do not count the time that the machine was suspended, leases do.
 const FENCE_LOOK: Duration = Duration::from_millis(100);
+
+/// One of the sessions of a tenure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SessionId(u64);
 
 /// One leader's time.
 pub(crate) struct Tenure {
@@ -40,10 +49,14 @@ pub(crate) struct Tenure {
     inner: Mutex<Inner>,
     news: watch::Sender<()>,
     requests: AtomicU64,
+    sessions: AtomicU64,
 }
 
 struct Inner {
     table: Table,
+    book: Book,
+    /// The session in which each member was granted authority last.
+    granted_in: BTreeMap<NodeId, SessionId>,
     clock: ClusterClock,
     /// Whether the wall clock comes from somebody who knew.
     led: bool,
@@ -52,13 +65,18 @@ struct Inner {
 
 impl Tenure {
     /// Begins, on this state; `heard` is what the leader before said, carried on to now.
-    fn begin(reign: Reign, applied: &Applied, heard: Option<Wall>, silence: Duration, clock: Arc<dyn Clock>) -> Self {
+    fn begin(reign: Reign, applied: &Applied, heard: Option<Wall>, timing: &Timing, clock: Arc<dyn Clock>) -> Self {
         let last = applied.state.at;
+        // After the election, so it bounds whatever earlier leaders granted: a leader answers no report after a majority
+        // has voted for another.
         let now_us = clock.boot_us();
+        let members = applied.state.registry.members.keys().copied();
         // Only the wall: a tick that jumped forward would expire what is still being spent.
         let wall = heard.map_or(last.wall, |heard| heard.max(last.wall));
         let inner = Inner {
-            table: Table::open(now_us, silence),
+            table: Table::open(now_us, timing.silence),
+            book: Book::elected(timing.lease_us(), now_us, members),
+            granted_in: BTreeMap::new(),
             clock: ClusterClock::anchor(At { tick: last.tick, wall }, now_us),
             led: heard.is_some(),
             specs: BTreeMap::new(),
@@ -71,13 +89,24 @@ impl Tenure {
             inner: Mutex::new(inner),
             news: watch::Sender::new(()),
             requests: AtomicU64::new(0),
+            sessions: AtomicU64::new(0),
         }
     }
 
+    /// Begins a session with a member.
+    pub(crate) fn session(&self) -> SessionId {
+        SessionId(self.sessions.fetch_add(1, Ordering::Relaxed))
+    }
+
     /// Takes a member's report.
-    pub(crate) fn report(&self, node: NodeId, said: Said, spec: Option<MemberSpec>) {
+    pub(crate) fn report(&self, session: SessionId, node: NodeId, said: Said, spec: Option<MemberSpec>) {
         let now_us = self.clock.boot_us();
         let mut inner = lock(&self.inner);
+        inner.book.report(node, said.enforced);
+        // A goodbye that comes late must not free what the same node was granted after a restart.
+        if said.leaving && inner.granted_in.get(&node) == Some(&session) {
+            inner.book.gave_up(node);
+        }
         if let Some(spec) = spec {
             inner.specs.insert(node, spec);
         }
@@ -126,7 +155,40 @@ impl Tenure {
         lock(&self.inner).specs.remove(&node);
     }
 
-    /// Forgets everybody else.
+    /// Books a grant of authority. The report that asks for it has arrived, and `read_index` is taken afterwards.
+    pub(crate) fn grant(&self, session: SessionId, node: NodeId) {
+        // Under the lock: a fence that is begun later finds it.
+        let mut inner = lock(&self.inner);
+        let now_us = self.clock.boot_us();
+        inner.book.grant(node, now_us);
+        inner.granted_in.insert(node, session);
+    }
+
+    /// How long a lease lasts.
+    pub(crate) fn lease_us(&self) -> u64 {
+        lock(&self.inner).book.ttl_us()
+    }
+
+    /// How long a member may hold authority yet, at most; `None` if it surely holds none.
+    pub(crate) fn authority_us(&self, node: NodeId) -> Option<u64> {
+        let inner = lock(&self.inner);
+        inner.book.remaining_us(node, self.clock.boot_us())
+    }
+
+    /// Whether no authority of this member can be left, by this leader's clock.
+    pub(crate) fn is_over(&self, node: NodeId) -> bool {
+        let inner = lock(&self.inner);
+        inner.book.over_us(node).is_none_or(|over_us| self.clock.boot_us() >= over_us)
+    }
+
+    /// Forgets a member that the state has forgotten, and to which therefore nothing is granted any more.
+    pub(crate) fn forget(&self, node: NodeId) {
+        let mut inner = lock(&self.inner);
+        inner.book.forget(node);
+        inner.granted_in.remove(&node);
+    }
+
+    /// Forgets what everybody else said.
     pub(crate) fn retain(&self, keep: impl Fn(NodeId) -> bool) {
         let mut inner = lock(&self.inner);
         inner.table.retain(&keep);
@@ -140,19 +202,37 @@ impl Tenure {
         RequestId { issued, random }
     }
 
-    /// Waits until each of these members enforces the entry with this number or cannot be waited for, at most so long.
+    /// Waits until each of these members enforces the entry with this number or can hold no authority from before it, at
+    /// most so long. The entry has been committed, and this is a tenure that had not ended then.
     pub(crate) async fn fence(&self, index: u64, members: &[NodeId], within: Duration) -> Vec<(NodeId, FenceState)> {
         let deadline = Instant::now() + within;
         let mut news = self.news.subscribe();
+        let mut fence = lock(&self.inner).book.fence(index, members.iter().copied());
         loop {
             news.mark_unchanged();
-            let standing = self.look(|table, now_us| table.fence(index, members.iter().copied(), now_us));
-            if standing.settled || Instant::now() >= deadline {
-                return standing.states;
+            let (settled, now_us) = {
+                let inner = lock(&self.inner);
+                let now_us = self.clock.boot_us();
+                (fence.poll(&inner.book, now_us), now_us)
+            };
+            if settled || Instant::now() >= deadline {
+                return fence.states().map(|(node, state)| (node, state.into())).collect();
             }
-            let look_again = deadline.min(Instant::now() + FENCE_LOOK);
+            let over_us = fence.next_us().map_or(u64::MAX, |over_us| over_us.saturating_sub(now_us));
+            let look = FENCE_LOOK.min(Duration::from_micros(over_us.saturating_add(1)));
+            let look_again = deadline.min(Instant::now() + look);
             // The other end is `self`, so a change or the time ends the wait.
             let _: Result<_, _> = tokio::time::timeout_at(look_again, news.changed()).await;
+        }
+    }
+}
+
+impl From<Option<Fenced>> for FenceState {
+    fn from(fenced: Option<Fenced>) -> Self {
+        match fenced {
+            Some(Fenced::Applied) => Self::Applied,
+            Some(Fenced::Expired) => Self::Expired,
+            None => Self::Pending,
         }
     }
 }
@@ -163,7 +243,7 @@ pub(crate) async fn keep(
     mut standing: watch::Receiver<Arc<Standing>>,
     mut applied: watch::Receiver<Arc<Applied>>,
     heard: impl Fn() -> Option<Wall>,
-    silence: Duration,
+    timing: Timing,
     clock: Arc<dyn Clock>,
 ) {
     loop {
@@ -175,7 +255,7 @@ pub(crate) async fn keep(
             if held.is_some() || begins.is_some() {
                 let next = begins.map(|reign| {
                     tracing::info!(term = reign.term, "this node leads");
-                    Arc::new(Tenure::begin(reign, &last, heard(), silence, Arc::clone(&clock)))
+                    Arc::new(Tenure::begin(reign, &last, heard(), &timing, Arc::clone(&clock)))
                 });
                 if next.is_none() {
                     tracing::info!("this node leads no more");

@@ -121,7 +121,7 @@ impl Cluster {
 
     pub(crate) async fn of_one_with(upkeep: Upkeep) -> Self {
         let _ = tracing_subscriber_from_env();
-        let timing = Timing { forget: Duration::from_secs(1), ..Timing::default() };
+        let timing = Timing::default();
         let root = tempfile::tempdir().unwrap();
         let mut cluster = Self { root, links: Links::default(), seats: BTreeMap::new(), upkeep, timing };
         cluster.seat(1).await;
@@ -304,6 +304,16 @@ impl Cluster {
         let (_, command) = token();
         let fence = Fence::Within(Duration::from_secs(20));
         done(self.node(through).propose(request(), operator(), command, fence).await.unwrap())
+    }
+
+    /// Waits until this node may admit requests.
+    pub(crate) async fn has_authority(&self, id: NodeId) {
+        until("authority", async || self.is_authorized(id).then_some(())).await;
+    }
+
+    /// Whether this node may admit requests now.
+    pub(crate) fn is_authorized(&self, id: NodeId) -> bool {
+        self.node(id).authority().is_valid(Real.boot_us())
     }
 
     /// Waits until all running nodes hold the same state.
