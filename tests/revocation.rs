@@ -2,18 +2,20 @@
 //! up later with what it knew.
 
 use rustix::process::Signal;
+use std::sync::{Arc, OnceLock};
 use tests::{
     Cluster, Upstream,
     client::get,
     dev::node_status,
     eventually,
     json::{Value, find, list, text},
+    load::Load,
 };
 
 /// Pauses a node, revokes a key through another one, and wakes the node with requests that have waited for it.
 fn revoke_while_paused(pick: impl FnOnce(&Cluster) -> usize) {
     let upstream = Upstream::echo();
-    let cluster = Cluster::start(3);
+    let mut cluster = Cluster::start(3);
     cluster.apply_example(&upstream.url());
     let made = cluster.ctl().json(["keys", "create", "--consumer", "acme"]);
     let key = text(&made, "key").to_owned();
@@ -21,13 +23,12 @@ fn revoke_while_paused(pick: impl FnOnce(&Cluster) -> usize) {
     let paused = pick(&cluster);
     let through = paused % 3 + 1;
     let id = cluster.id(&cluster.node(paused).name);
-    let process = cluster.node(paused).process.as_ref().unwrap();
     let mut connections: Vec<_> = (0..8).map(|_| cluster.node(paused).client().connect().unwrap()).collect();
     for connection in &mut connections {
         connection.send(call()).ok();
     }
 
-    process.signal(Signal::STOP);
+    cluster.node_mut(paused).process.as_mut().unwrap().signal(Signal::STOP);
     let revoked = cluster.ctl_at(through).json_soon(&["keys", "revoke", text(&made, "id")]);
     assert_eq!(state(&revoked, id), "expired", "{revoked}");
     for place in (1..=3).filter(|place| *place != paused) {
@@ -42,7 +43,7 @@ fn revoke_while_paused(pick: impl FnOnce(&Cluster) -> usize) {
             std::thread::spawn(move || connection.send(call))
         })
         .collect();
-    process.signal(Signal::CONT);
+    cluster.node_mut(paused).process.as_mut().unwrap().signal(Signal::CONT);
     for answer in waiting {
         let answer = answer.join().unwrap();
         assert!(matches!(answer.status, 401 | 503), "decided by the state before: {answer}");
@@ -58,6 +59,46 @@ fn revoke_while_paused(pick: impl FnOnce(&Cluster) -> usize) {
 
 fn state(written: &Value, node: u64) -> &str {
     text(find(list(written, "fence"), "node", node).unwrap_or_else(|| panic!("no node {node}: {written}")), "state")
+}
+
+#[test]
+fn no_request_that_starts_after_the_answer_is_admitted_on_any_node() {
+    let upstream = Upstream::echo();
+    let cluster = Cluster::start(3);
+    cluster.apply_example(&upstream.url());
+    // Through each node in turn, under load on all of them.
+    for through in 1..=3 {
+        let made = cluster.ctl().json(["keys", "create", "--consumer", "acme"]);
+        let key = text(&made, "key").to_owned();
+        let acknowledged: Arc<OnceLock<()>> = Arc::default();
+        let load = Load::start(6, |place| {
+            let (client, call) = (cluster.node(place % 3 + 1).client(), get("/guarded/x").key(&key));
+            let (acknowledged, mut connection) = (Arc::clone(&acknowledged), None);
+            move || {
+                let mut open = match connection.take() {
+                    Some(open) => open,
+                    None => client.connect()?,
+                };
+                let revoked = acknowledged.get().is_some();
+                let answer = open.try_send(call.clone())?;
+                connection = Some(open);
+                match answer.status {
+                    200 if revoked => Err(format!("admitted after it was revoked: {answer}")),
+                    401 if revoked => Ok(()),
+                    // The write is on its way.
+                    200 | 401 => Ok(()),
+                    _ => Err(answer.to_string()),
+                }
+            }
+        });
+        load.wait_for_more(300);
+        let revoked = cluster.ctl_at(through).json(["keys", "revoke", text(&made, "id")]);
+        acknowledged.set(()).unwrap();
+        assert!(list(&revoked, "fence").iter().all(|node| node["state"] == "applied"), "{revoked}");
+        load.wait_for_more(300);
+        let report = load.stop();
+        assert!(report.failures.is_empty(), "through node {through}: {:#?}", report.failures);
+    }
 }
 
 #[test]
