@@ -34,9 +34,6 @@ const ENTRY_BYTES: usize = 1024 * 1024;
 /// The largest proposal, which then has an entry to itself: over what the state's own caps allow.
 pub(crate) const PROPOSAL_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// How long allowances last.
-const TERMS: Terms = Terms { ttl_us: 2_000_000, margin_us: 1_000 };
-
 /// How often a new leader that does not know the time looks whether it does now.
 const TIME_LOOK: Duration = Duration::from_millis(10);
 
@@ -116,6 +113,7 @@ pub(crate) async fn run(
     mut queue: mpsc::Receiver<Pending>,
     tenure: watch::Receiver<Option<Arc<Tenure>>>,
     standing: watch::Receiver<Arc<Standing>>,
+    terms: Terms,
 ) {
     let mut on_the_way: FuturesOrdered<BoxFuture<'static, ()>> = FuturesOrdered::new();
     let mut left_over = None;
@@ -138,7 +136,7 @@ pub(crate) async fn run(
         let leads = tenure.borrow().clone();
         match leads {
             Some(leads) => {
-                if let Some(written) = append(&engine, &leads, &standing, gathered).await {
+                if let Some(written) = append(&engine, &leads, &standing, terms, gathered).await {
                     on_the_way.push_back(written);
                 }
             }
@@ -168,6 +166,7 @@ async fn append(
     engine: &Engine,
     leads: &Tenure,
     standing: &watch::Receiver<Arc<Standing>>,
+    terms: Terms,
     gathered: Vec<Pending>,
 ) -> Option<BoxFuture<'static, ()>> {
     let voters = standing.borrow().voters.clone();
@@ -187,7 +186,7 @@ async fn append(
     }
     metrics::histogram!("quorate_raft_entry_proposals").record(count(proposals.len()));
     // Stamped after the last proposal has arrived; entries are appended in the order of their stamps.
-    let entry = Entry { at: leads.time(&voters), terms: TERMS, proposals, acquires: Vec::new() };
+    let entry = Entry { at: leads.time(&voters), terms, proposals, acquires: Vec::new() };
     let began = Instant::now();
     let written = engine.write(leads.reign, entry).await;
     Some(Box::pin(async move {

@@ -5,18 +5,21 @@
 use crate::{
     adapt::engine::Standing,
     codec,
-    handle::{Fence, ProposeError, ReadError, TransferError, Written},
+    handle::{Fence, ProposeError, ReadError, TransferError, Usage, Written},
     lead::{Committed, Kept, Refused},
     node::Node,
     status::{FenceState, Observation},
 };
 use bytes::Bytes;
-use machine::{Actor, At, Command, Outcome, Proposal, RequestId, Tick, View, Wall, member::NodeId};
+use machine::{
+    Actor, At, Command, Outcome, Proposal, RequestId, Tick, View, Wall, allowance::BucketId, limit::Rule,
+    member::NodeId,
+};
 use proto::peer::{
     self, ObserveRequest, ProposeReply, ProposeRequest, ReadIndexRequest, TransferToRequest,
     leader_client::LeaderClient,
 };
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tonic::{Code, Status, transport::Channel};
 
@@ -152,6 +155,25 @@ impl Node {
             Ok(Err(_)) => Err(ReadError::Stopped),
             Err(_) => Err(ReadError::Behind),
         }
+    }
+
+    /// See [`crate::Handle::usage`].
+    pub(crate) async fn usage(&self, id: &BucketId) -> Result<Usage, ReadError> {
+        self.read().await?;
+        let state = &self.applied().state;
+        let at = state.at.max(self.time());
+        let Some(bucket) = state.buckets.look(&state.registry.limits, at, id) else { return Ok(Usage::default()) };
+        let mut outstanding: BTreeMap<NodeId, u64> = BTreeMap::new();
+        for allowance in bucket.allowances().values().filter(|allowance| !allowance.expired) {
+            let of_node = outstanding.entry(allowance.node).or_default();
+            *of_node = of_node.saturating_add(allowance.left());
+        }
+        Ok(Usage {
+            limit_value: bucket.rule().burst(),
+            available: bucket.available(),
+            outstanding: outstanding.into_iter().filter(|(_, amount)| *amount > 0).collect(),
+            window_end: matches!(bucket.rule(), Rule::Quota(_)).then(|| bucket.window_end()),
+        })
     }
 
     /// See [`crate::Handle::observe`].

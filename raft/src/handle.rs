@@ -3,6 +3,7 @@
 
 use crate::{
     adapt::server::RaftService,
+    allowances::Allowances,
     node::Node,
     session::server::LeaderService,
     start::{Start, StartError},
@@ -10,7 +11,8 @@ use crate::{
 };
 use bytes::Bytes;
 use machine::{
-    Actor, At, Command, Outcome, RequestId, View,
+    Actor, At, Command, Outcome, RequestId, View, Wall,
+    allowance::BucketId,
     audit::AuditEntry,
     command::Initialize,
     member::{MemberSpec, NodeId},
@@ -129,6 +131,19 @@ pub struct Backup {
     pub pieces: mpsc::Receiver<Result<Bytes, ReadError>>,
 }
 
+/// A limit's bucket as it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// The most that it can hold: the burst of a rate, the amount of a quota. 0 if there is no such limit.
+    pub limit_value: u64,
+    /// Whole tokens that are there.
+    pub available: u64,
+    /// Tokens that nodes hold and are not known to have spent, by node.
+    pub outstanding: Vec<(NodeId, u64)>,
+    /// Of a quota: where its present window ends.
+    pub window_end: Option<Wall>,
+}
+
 /// The tonic services that the node's cluster port mounts, with their message sizes set.
 #[derive(Clone)]
 pub struct Services {
@@ -176,6 +191,21 @@ impl Handle {
     #[must_use]
     pub fn authority(&self) -> Arc<crate::Authority> {
         self.node.authority()
+    }
+
+    /// What this node may spend of the cluster's limits, for its workers.
+    #[must_use]
+    pub fn allowances(&self) -> Arc<Allowances> {
+        self.node.allowances()
+    }
+
+    /// A bucket with everything that was booked before this call. What nodes spend of their allowances is booked when
+    /// they report it, about once a second.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn usage(&self, id: &BucketId) -> Result<Usage, ReadError> {
+        self.node.usage(id).await
     }
 
     /// The cluster's time, as this node reckons it: what the leader said last, plus what has passed here since.
@@ -282,6 +312,11 @@ mod tests {
         is_send(|handle| async move { handle.read().await });
         is_send(|handle| async move { handle.observe().await });
         is_send(|handle| async move { handle.snapshot().await });
+        is_send(|handle| async move {
+            let id = BucketId { limit: machine::Name::new("l").unwrap(), subject: [].into() };
+            handle.usage(&id).await
+        });
+        is_send(|handle| async move { handle.allowances().wait(&[], Duration::ZERO).await });
         is_send(|handle| async move { handle.transfer_leader(None).await });
         is_send(|handle| async move { handle.failed().await });
         is_send(|handle| async move { handle.stop().await });

@@ -25,6 +25,7 @@
 //! leader's tenure, which ends with its leadership. Leases and allowances will travel in the same session.
 
 mod adapt;
+mod allowances;
 mod applied;
 mod backup;
 mod batch;
@@ -45,10 +46,14 @@ mod types;
 mod upkeep;
 mod vault;
 
-pub use ::session::lease::Authority;
+pub use ::session::{
+    lease::Authority,
+    ledger::{Pace, Slot, Verdict, admit},
+};
 pub use adapt::server::RaftService;
+pub use allowances::{AllowanceCaps, Allowances, Holds};
 pub use clock::Clock;
-pub use handle::{AuditPage, Backup, Fence, Handle, ProposeError, ReadError, Services, TransferError, Written};
+pub use handle::{AuditPage, Backup, Fence, Handle, ProposeError, ReadError, Services, TransferError, Usage, Written};
 pub use session::server::LeaderService;
 pub use start::{Caller, Callers, Certificate, Dial, DialError, Folders, Publish, Start, StartError, start};
 pub use status::{FenceState, LocalStatus, Observation, Observed, Role, Session};

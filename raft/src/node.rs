@@ -9,6 +9,7 @@ use crate::{
         network::Network,
         server::RaftService,
     },
+    allowances::{AllowanceCaps, Allowances},
     applied::Applied,
     batch::{self, Batcher},
     clock::Clock,
@@ -34,11 +35,13 @@ use ::session::lease::{Authority, Lease};
 use imbl::OrdMap;
 use machine::{
     Actor, At, Command, Outcome, Refusal, RequestId, View, Wall,
+    bucket::Incarnation,
     command::Initialize,
     member::{MemberSpec, NodeId},
 };
 use std::{
     collections::BTreeMap,
+    hash::{BuildHasher, RandomState},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -77,6 +80,7 @@ pub(crate) struct Node {
     /// What workers read before they admit a request, and its keeper.
     authority: Arc<Authority>,
     lease: Arc<Mutex<Lease>>,
+    allowances: Arc<Allowances>,
     tenure: watch::Sender<Option<Arc<Tenure>>>,
     spec: watch::Sender<MemberSpec>,
     stopping: watch::Sender<bool>,
@@ -128,6 +132,8 @@ impl Node {
         };
         let engine = Engine::open(node, &timing, &upkeep, network, log.clone(), machine).await?;
         let (batcher, proposals) = Batcher::new();
+        let (pace, caps) = (timing.pace(), AllowanceCaps::default());
+        let allowances = Arc::new(Allowances::new(node, incarnation(), pace, caps, Arc::clone(&clock)));
         let heard = Heard { session: Session::Seeking, time: HeardTime::default(), at_us: None, committed: None };
         let node = Arc::new(Self {
             id: node,
@@ -147,6 +153,7 @@ impl Node {
             enforced: watch::Sender::new(0),
             authority: Arc::default(),
             lease: Arc::default(),
+            allowances,
             tenure: watch::Sender::new(None),
             spec: watch::Sender::new(spec),
             stopping: watch::Sender::new(false),
@@ -178,7 +185,8 @@ impl Node {
         let (authority, lease) = (Arc::clone(&self.authority), Arc::clone(&self.lease));
         let put_in_force = move |index| lock(&lease).enforced(&authority, index);
         tasks.spawn(publish::publish(self.applied.clone(), publish, self.enforced.clone(), put_in_force));
-        tasks.spawn(batch::run(self.engine.clone(), proposals, self.tenure.subscribe(), self.engine.watch()));
+        let terms = self.timing.terms();
+        tasks.spawn(batch::run(self.engine.clone(), proposals, self.tenure.subscribe(), self.engine.watch(), terms));
         tasks.spawn(addresses(Arc::clone(&self.peers), self.applied.clone(), self.engine.watch()));
         tasks.spawn(report::report(Arc::clone(self)));
         tasks.spawn(membership::follow(Arc::clone(self)));
@@ -251,6 +259,11 @@ impl Node {
     /// This node's authority to admit requests.
     pub(crate) fn authority(&self) -> Arc<Authority> {
         Arc::clone(&self.authority)
+    }
+
+    /// What this node may spend of the cluster's limits.
+    pub(crate) fn allowances(&self) -> Arc<Allowances> {
+        Arc::clone(&self.allowances)
     }
 
     /// The leader has granted this. `sent_us` is from before the report was sent that asked for it.
@@ -462,6 +475,11 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// A number for this process that none before it had: random, as the keys of the standard library's hash maps are.
+fn incarnation() -> Incarnation {
+    RandomState::new().hash_one(std::process::id())
 }
 
 /// Reads what the disk holds, and whether it fits together.

@@ -2,6 +2,8 @@
 //! together, because they only make sense together.
 
 use crate::start::StartError;
+use ::session::ledger::Pace;
+use machine::bucket::Terms;
 use std::time::Duration;
 
 /// What lies between the nodes.
@@ -82,8 +84,34 @@ impl Timing {
     }
 
     pub(crate) fn lease_us(&self) -> u64 {
-        u64::try_from(self.lease.as_micros()).unwrap_or(u64::MAX)
+        micros(self.lease)
     }
+
+    /// How long allowances last: as long as authority does, so that a node that was cut off takes neither along for
+    /// longer.
+    pub(crate) fn terms(&self) -> Terms {
+        // Cluster time is slowed by the assumed drift, so the margin has only to cover rounding.
+        Terms { ttl_us: self.lease_us(), margin_us: 1_000 }
+    }
+
+    /// How this node asks for allowances.
+    pub(crate) fn pace(&self) -> Pace {
+        let lease_us = self.lease_us();
+        Pace {
+            cycle_us: 5_000,
+            renew_us: 1_000_000.min(lease_us / 2),
+            // The election itself, and then the session with the new leader.
+            election_us: micros(self.election_max * 3 / 2),
+            // Before it ends by itself: of a rate, what was left then counts as spent.
+            idle_us: lease_us / 4 * 3,
+            // What is granted after that could not be spent any more.
+            patience_us: lease_us,
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Default for Timing {
