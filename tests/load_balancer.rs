@@ -63,3 +63,39 @@ fn nginx_before_three_nodes() {
     cluster.apply_example(&upstream.url());
     no_request_fails(&mut cluster, &balancer);
 }
+
+/// Two of three nodes are gone: the last one is isolated, and the balancer's second tier still takes what may be answered so.
+#[test]
+fn haproxy_falls_back_to_an_isolated_node_for_what_it_may_serve() {
+    let upstream = Upstream::echo();
+    let mut cluster = Cluster::start(3);
+    let Some(balancer) = Balancer::haproxy(&cluster.nodes) else { return };
+    cluster.apply_example(&upstream.url());
+    cluster.ctl().apply(
+        "routes: { open: { paths: ['/open/{*rest}'], upstream: backend, authenticate: [none], policies: off, when_isolated: serve } }",
+    );
+    let key = text(&cluster.ctl().json(["keys", "create", "--consumer", "acme"]), "key").to_owned();
+    let client = Client::new(&balancer.address);
+    eventually("the balancer has found the nodes", || {
+        let answer = client.try_send(get("/guarded/x").key(&key))?;
+        if answer.status == 200 { Ok(()) } else { Err(answer.to_string()) }
+    });
+    cluster.node_mut(1).kill();
+    cluster.node_mut(2).kill();
+    let last = cluster.node(3);
+    eventually("the last node is isolated", || {
+        let answer = last.ops().try_send(get("/readyz"))?;
+        if answer.status == 503 { Ok(()) } else { Err(answer.to_string()) }
+    });
+    last.ops().send(get("/serving")).ok();
+    eventually("the balancer has found the second tier", || {
+        let answer = client.try_send(get("/open/x"))?;
+        if answer.status == 200 { Ok(()) } else { Err(answer.to_string()) }
+    });
+    client.send(get("/guarded/x").key(&key)).problem(503, "isolated");
+    cluster.node_mut(1).run();
+    eventually("a majority serves everything again", || {
+        let answer = client.try_send(get("/guarded/x").key(&key))?;
+        if answer.status == 200 { Ok(()) } else { Err(answer.to_string()) }
+    });
+}
