@@ -14,6 +14,8 @@ mod plan;
 pub(crate) mod policy;
 pub(crate) mod quantity;
 mod read;
+mod rule;
+pub(crate) mod subject;
 pub(crate) mod table;
 mod tree;
 mod whole;

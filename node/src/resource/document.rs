@@ -4,8 +4,10 @@
 use super::{
     pattern::{HostPattern, PathPattern},
     quantity::Span,
+    rule,
 };
-use machine::{Name, consumer::ConsumerSpec};
+use http::HeaderName;
+use machine::{Name, consumer::ConsumerSpec, limit::Rule};
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_saphyr::FlowSeq;
 use std::{collections::BTreeMap, fmt, sync::Arc};
@@ -19,6 +21,9 @@ pub(crate) struct Defaults {
     pub(crate) body_bytes_max: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) response_timeout: Option<Span>,
+    /// How long a request may wait for its share of a limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) allowance_wait: Option<Span>,
 }
 
 /// Where requests go.
@@ -82,6 +87,12 @@ pub(crate) struct Route {
     pub(crate) policies: PolicyMode,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) attributes: BTreeMap<Name, String>,
+    /// All of them must admit a request.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "as_texts")]
+    pub(crate) limits: Vec<Name>,
+    /// What one request takes of each limit.
+    #[serde(skip_serializing_if = "is_one")]
+    pub(crate) cost: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) when_isolated: Option<WhenIsolated>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -126,12 +137,58 @@ pub(crate) enum OnRevoke {
     Finish,
 }
 
+/// How often requests may.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    pub(crate) rule: Rule,
+    /// Each combination of these has a bucket of its own; at least one.
+    pub(crate) per: Vec<Per>,
+    pub(crate) scope: Scope,
+    pub(crate) mode: LimitMode,
+    /// Subjects with a bucket of their own: what overflows shares one.
+    pub(crate) max_subjects: Option<u32>,
+}
+
+/// What a limit counts by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Per {
+    Key,
+    Consumer,
+    Route,
+    /// The client's address.
+    Ip,
+    /// The value of a header of the request.
+    Header(HeaderName),
+}
+
+/// Where a limit counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Scope {
+    /// Over all nodes together.
+    #[default]
+    Cluster,
+    /// On each node by itself.
+    Node,
+}
+
+/// What a limit does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LimitMode {
+    #[default]
+    Enforce,
+    /// It counts and never refuses.
+    Shadow,
+}
+
 /// One resource of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Resource {
     Defaults(Defaults),
     Upstream(Upstream),
     Consumer(ConsumerSpec),
+    Limit(Limit),
     Route(Route),
     /// The text of a policy.
     Policy(Arc<str>),
@@ -144,6 +201,7 @@ impl Resource {
             Self::Defaults(defaults) => serde_json::to_string(defaults),
             Self::Upstream(upstream) => serde_json::to_string(upstream),
             Self::Consumer(spec) => serde_json::to_string(&ConsumerDocument(spec)),
+            Self::Limit(limit) => serde_json::to_string(limit),
             Self::Route(route) => serde_json::to_string(route),
             Self::Policy(text) => serde_json::to_string(text),
         };
@@ -222,6 +280,62 @@ impl fmt::Display for Target {
     }
 }
 
+impl Serialize for Limit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        match &self.rule {
+            Rule::Rate(rate) => {
+                map.serialize_entry("rate", &rule::rate_text(rate))?;
+                if rate.burst != rule::default_burst(rate.tokens, rate.period_us) {
+                    map.serialize_entry("burst", &rate.burst)?;
+                }
+            }
+            Rule::Quota(quota) => map.serialize_entry("quota", &rule::quota_text(quota))?,
+        }
+        match self.per.as_slice() {
+            [only] => map.serialize_entry("per", &only.to_string())?,
+            several => {
+                let texts: Vec<String> = several.iter().map(ToString::to_string).collect();
+                map.serialize_entry("per", &FlowSeq(texts))?;
+            }
+        }
+        if self.scope != Scope::default() {
+            map.serialize_entry("scope", &self.scope)?;
+        }
+        if self.mode != LimitMode::default() {
+            map.serialize_entry("mode", &self.mode)?;
+        }
+        if let Some(max_subjects) = self.max_subjects {
+            map.serialize_entry("max_subjects", &max_subjects)?;
+        }
+        map.end()
+    }
+}
+
+impl Per {
+    /// Whether only an identified caller has it.
+    pub(crate) const fn needs_caller(&self) -> bool {
+        matches!(self, Self::Key | Self::Consumer)
+    }
+
+    /// Whether clients choose it, so that there is no end to how many there are.
+    pub(crate) const fn is_unbounded(&self) -> bool {
+        matches!(self, Self::Ip | Self::Header(_))
+    }
+}
+
+impl fmt::Display for Per {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key => f.write_str("key"),
+            Self::Consumer => f.write_str("consumer"),
+            Self::Route => f.write_str("route"),
+            Self::Ip => f.write_str("ip"),
+            Self::Header(name) => write!(f, "header:{name}"),
+        }
+    }
+}
+
 impl HostHeader {
     fn is_default(&self) -> bool {
         *self == Self::default()
@@ -248,6 +362,11 @@ impl Serialize for Authenticate {
         };
         FlowSeq([method]).serialize(serializer)
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+fn is_one(cost: &u64) -> bool {
+    *cost == 1
 }
 
 /// On one line where the form is YAML.

@@ -3,7 +3,7 @@
 
 use super::{
     Described, Noun,
-    document::{ConsumerDocument, Defaults, Resource, Route, Upstream},
+    document::{ConsumerDocument, Defaults, Limit, Resource, Route, Upstream},
     whole,
 };
 use machine::{Name, Registry, consumer::ConsumerSpec, resource::Kind};
@@ -20,6 +20,8 @@ struct Sections<'a> {
     upstreams: BTreeMap<&'a Name, &'a Upstream>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     consumers: BTreeMap<&'a Name, ConsumerDocument<'a>>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    limits: BTreeMap<&'a Name, &'a Limit>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     routes: BTreeMap<&'a Name, &'a Route>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -90,6 +92,7 @@ impl<'a> Sections<'a> {
             Resource::Defaults(defaults) => self.defaults = Some(defaults),
             Resource::Upstream(upstream) => drop(self.upstreams.insert(name, upstream)),
             Resource::Consumer(spec) => drop(self.consumers.insert(name, ConsumerDocument(spec))),
+            Resource::Limit(limit) => drop(self.limits.insert(name, limit)),
             Resource::Route(route) => drop(self.routes.insert(name, route)),
             Resource::Policy(text) => drop(self.policies.insert(name, LitStr(text))),
         }
@@ -105,13 +108,18 @@ impl<'a> Sections<'a> {
 mod tests {
     use super::*;
     use crate::resource::{
-        document::{Authenticate, HostHeader, OnRevoke, PolicyMode, Target, WhenIsolated},
+        document::{Authenticate, HostHeader, LimitMode, OnRevoke, Per, PolicyMode, Scope, Target, WhenIsolated},
         parse::parse,
         pattern::{HostPattern, PathPattern},
         plan::plan,
         quantity::Span,
+        rule,
     };
-    use machine::{consumer::Consumer, resource::Document};
+    use machine::{
+        consumer::Consumer,
+        limit::{Quota, Rate, Rule, Window},
+        resource::Document,
+    };
     use proptest::{
         collection::{btree_map, btree_set, vec},
         option,
@@ -179,7 +187,7 @@ mod tests {
             })
     }
 
-    fn route(index: usize, upstream: Name) -> impl Strategy<Value = Route> {
+    fn route(index: usize, upstream: Name, limits: Vec<Name>) -> impl Strategy<Value = Route> {
         (
             vec("[a-z]{1,5}(\\.[a-z]{1,3})?|\\*\\.[a-z]{1,3}", 0..3),
             any::<[bool; 4]>(),
@@ -202,10 +210,43 @@ mod tests {
                 authenticate: if bits[1] { Authenticate::Nobody } else { Authenticate::ApiKey },
                 policies: if bits[2] { PolicyMode::Off } else { PolicyMode::On },
                 attributes,
+                limits: limits.clone(),
+                cost: body_bytes_max.map_or(1, |bytes| bytes % 5 + 1),
                 when_isolated: bits[3].then_some(WhenIsolated::Serve),
                 on_revoke: bits[3].then_some(OnRevoke::Finish),
                 body_bytes_max,
                 response_timeout: body_bytes_max.map(|ms| Span::from_ms(ms + 1)),
+            })
+    }
+
+    fn rule() -> impl Strategy<Value = Rule> {
+        let rate = (5..1_000_000_u64, prop::sample::select(vec![1_u64, 60, 3_600, 86_400]), option::of(5..1_000_u64))
+            .prop_map(|(tokens, seconds, burst)| {
+                let period_us = seconds * 1_000_000;
+                let burst = burst.unwrap_or_else(|| rule::default_burst(tokens, period_us).max(5));
+                Rule::Rate(Rate { tokens, period_us, burst })
+            });
+        let windows = vec![Window::Minute, Window::Hour, Window::Day, Window::Month];
+        let quota = (5..1_000_000_u64, prop::sample::select(windows))
+            .prop_map(|(amount, window)| Rule::Quota(Quota { amount, window }));
+        prop_oneof![rate, quota]
+    }
+
+    fn limit() -> impl Strategy<Value = Limit> {
+        let per =
+            vec![Per::Route, Per::Ip, Per::Header("x-tenant".parse().unwrap()), Per::Header("off".parse().unwrap())];
+        (rule(), prop::sample::subsequence(per, 1..=4).prop_shuffle(), any::<[bool; 2]>(), option::of(1..1_000_000_u32))
+            .prop_map(|(rule, per, bits, most)| {
+                let scope = if bits[0] { Scope::Cluster } else { Scope::Node };
+                let unbounded = per.iter().any(Per::is_unbounded);
+                let needed = unbounded && scope == Scope::Cluster;
+                Limit {
+                    rule,
+                    per,
+                    scope,
+                    mode: if bits[1] { LimitMode::Enforce } else { LimitMode::Shadow },
+                    max_subjects: if needed { Some(most.unwrap_or(1)) } else { most.filter(|_| unbounded) },
+                }
             })
     }
 
@@ -217,33 +258,41 @@ mod tests {
 
     fn registry() -> impl Strategy<Value = Registry> {
         (
-            btree_map(name(), upstream(), 1..3),
+            (btree_map(name(), upstream(), 1..3), btree_map(name(), limit(), 0..4)),
             btree_map(name(), (btree_set(name(), 0..3), attributes()), 0..3),
             btree_set(name(), 0..3),
             btree_map(name(), policy(), 0..3),
             option::of(0..100_u64),
         )
-            .prop_flat_map(|(upstreams, consumers, routes, policies, body_bytes_max)| {
+            .prop_flat_map(|((upstreams, limits), consumers, routes, policies, body_bytes_max)| {
                 let upstream = upstreams.keys().next().unwrap().clone();
+                let named: Vec<Name> = limits.keys().cloned().collect();
                 let routes: Vec<_> = routes
                     .into_iter()
                     .enumerate()
-                    .map(|(index, name)| (Just(name), route(index, upstream.clone())))
+                    .map(|(index, name)| (Just(name), route(index, upstream.clone(), named.clone())))
                     .collect();
-                (Just((upstreams, consumers, policies, body_bytes_max)), routes)
+                (Just((upstreams, limits, consumers, policies, body_bytes_max)), routes)
             })
-            .prop_map(|((upstreams, consumers, policies, body_bytes_max), routes)| {
+            .prop_map(|((upstreams, limits, consumers, policies, body_bytes_max), routes)| {
                 let mut registry = Registry::default();
                 let mut put = |kind, name: Name, resource: Resource| {
                     let bytes = resource.json().into_bytes().into();
                     registry.documents.insert((kind, name), Document { bytes, revision: 1 });
                 };
                 if body_bytes_max.is_some() {
-                    let defaults = Defaults { body_bytes_max, ..Defaults::default() };
+                    let defaults = Defaults {
+                        body_bytes_max,
+                        allowance_wait: body_bytes_max.map(|ms| Span::from_ms(ms * 100)),
+                        ..Defaults::default()
+                    };
                     put(Kind::Defaults, Name::new("defaults").unwrap(), Resource::Defaults(defaults));
                 }
                 for (name, upstream) in upstreams {
                     put(Kind::Upstream, name, Resource::Upstream(upstream));
+                }
+                for (name, limit) in limits {
+                    put(Kind::Limit, name, Resource::Limit(limit));
                 }
                 for (name, route) in routes {
                     put(Kind::Route, name, Resource::Route(route));

@@ -143,7 +143,11 @@ impl Draft {
         if let (Some(Err(_)), Some(listing)) = (there, self.listing.last_mut()) {
             listing.action = Action::Update;
         }
-        self.changes.push(Change::PutDocument { kind, name: name.clone(), bytes: json.into_bytes().into() });
+        let (name, bytes) = (name.clone(), json.into_bytes().into());
+        self.changes.push(match resource {
+            Resource::Limit(limit) => Change::PutLimit { name, bytes, rule: limit.rule },
+            _ => Change::PutDocument { kind, name, bytes },
+        });
     }
 
     fn delete_document(&mut self, whole: &Whole, kind: Kind, name: &Name) {

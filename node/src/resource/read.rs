@@ -2,6 +2,7 @@
 //! fields there are is said by [`grammar`].
 
 mod grammar;
+mod limit;
 
 use super::{
     Place,
@@ -172,6 +173,22 @@ impl<'a> Reader<'a> {
             list.extend(item(self, node, &path));
         }
         (list.len() == items.len()).then_some(list)
+    }
+
+    /// A list in which nothing stands twice; `describe` says what does.
+    fn without_doubles<T: PartialEq>(
+        &mut self,
+        node: &Node,
+        path: &Path<'_>,
+        list: &[T],
+        describe: impl Fn(&T) -> String,
+    ) {
+        let Value::List(nodes) = &node.value else { return };
+        for (index, (item, node)) in list.iter().zip(nodes).enumerate() {
+            if list.iter().take(index).any(|other| other == item) {
+                self.wrong(node.spot, &Path::Item(path, index), format!("{} is there twice", describe(item)));
+            }
+        }
     }
 
     fn text<'n>(&mut self, node: &'n Node, path: &Path<'_>) -> Option<&'n str> {

@@ -191,6 +191,8 @@ mod tests {
             authenticate: Authenticate::default(),
             policies: PolicyMode::default(),
             attributes: BTreeMap::new(),
+            limits: Vec::new(),
+            cost: 1,
             when_isolated: None,
             on_revoke: None,
             body_bytes_max: None,

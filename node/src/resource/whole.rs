@@ -1,5 +1,7 @@
 //! All documents of a cluster together, as they are or as they would be: what can only be judged when they are seen as a
-//! whole. References, routes that overlap, and what policies name.
+//! whole. References, routes that overlap, limits and the routes that name them, and what policies name.
+
+mod limit;
 
 use super::{
     Noun,
@@ -104,6 +106,7 @@ impl Whole {
         let mut findings = Findings::default();
         self.check_references(&mut findings);
         self.check_overlaps(&mut findings);
+        self.check_limits(&mut findings);
         self.check_policies(callers, &mut findings);
         findings
     }

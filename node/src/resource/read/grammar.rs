@@ -9,6 +9,7 @@ use crate::resource::{
         Authenticate, Defaults, HostHeader, OnRevoke, PolicyMode, Resource, Route, Target, Upstream, WhenIsolated,
     },
     pattern::{HostPattern, PathPattern},
+    quantity::Span,
     tree::{Entry, Node, Spot, Value},
 };
 use machine::{Name, cap, consumer::ConsumerSpec, resource::Kind};
@@ -18,7 +19,12 @@ use std::{
     sync::Arc,
 };
 
-const LIMITS_ABSENT: &str = "global limits are not available in this release yet";
+/// Limits of one route: a request is admitted by all or none, in one entry of the log.
+const ROUTE_LIMITS_MAX: usize = cap::PARTS_PER_WANT_MAX;
+/// What one request may cost: a mistake beyond it.
+const COST_MAX: i64 = 1_000_000;
+/// A request that waits longer for its share of a limit is better refused.
+const ALLOWANCE_WAIT_MAX: Span = Span::from_ms(10_000);
 
 impl Reader<'_> {
     /// The whole file.
@@ -72,10 +78,7 @@ impl Reader<'_> {
                 // `|` and `|-` are one policy.
                 Some(Resource::Policy(Arc::from(text.trim_end())))
             }
-            Noun::Document(Kind::Limit) => {
-                self.wrong(key, path, LIMITS_ABSENT);
-                None
-            }
+            Noun::Document(Kind::Limit) => self.limit(node, path).map(Resource::Limit),
             Noun::Document(Kind::Issuer) => {
                 self.wrong(key, path, "token issuers are not available in this release yet");
                 None
@@ -87,17 +90,18 @@ impl Reader<'_> {
         let known = ["when_isolated", "body_bytes_max", "response_timeout", "allowance_wait", "on_revoke"];
         let fields = self.fields(node, path, &known)?;
         let before = self.places.len();
-        self.not_yet(
-            &fields,
-            path,
-            "allowance_wait",
-            "it belongs to global limits, which are not available in this release yet",
-        );
         self.on_revoke(&fields, path);
         let defaults = Defaults {
             when_isolated: self.when_isolated(&fields, path),
             body_bytes_max: self.field(&fields, path, "body_bytes_max", Self::bytes),
             response_timeout: self.field(&fields, path, "response_timeout", Self::timeout),
+            allowance_wait: self.field(&fields, path, "allowance_wait", |reader, node, path| {
+                reader.parsed(node, path, |text| {
+                    let span = Span::read(text)?;
+                    let fits = span <= ALLOWANCE_WAIT_MAX;
+                    if fits { Ok(span) } else { Err(format!("must be from 0ms to {ALLOWANCE_WAIT_MAX}")) }
+                })
+            }),
         };
         (self.places.len() == before).then_some(defaults)
     }
@@ -195,8 +199,6 @@ impl Reader<'_> {
         ];
         let fields = self.fields(node, path, &known)?;
         let before = self.places.len();
-        self.not_yet(&fields, path, "limits", LIMITS_ABSENT);
-        self.not_yet(&fields, path, "cost", "it belongs to global limits, which are not available in this release yet");
         self.not_yet(&fields, path, "priority", "priorities are not available in this release yet");
         let hosts = self.field(&fields, path, "hosts", |reader, node, path| {
             reader.list(node, path, |reader, node, path| reader.parsed(node, path, HostPattern::new))
@@ -225,6 +227,8 @@ impl Reader<'_> {
             authenticate: self.field(&fields, path, "authenticate", Self::authenticate).unwrap_or_default(),
             policies: self.field(&fields, path, "policies", Self::policy_mode).unwrap_or_default(),
             attributes: self.field(&fields, path, "attributes", Self::attributes).unwrap_or_default(),
+            limits: self.field(&fields, path, "limits", Self::route_limits).unwrap_or_default(),
+            cost: self.field(&fields, path, "cost", Self::cost).unwrap_or(1),
             when_isolated: self.when_isolated(&fields, path),
             on_revoke: self.on_revoke(&fields, path),
             body_bytes_max: self.field(&fields, path, "body_bytes_max", Self::bytes),
@@ -296,6 +300,25 @@ impl Reader<'_> {
             }
             reader.one_of(node, path, &[("finish", OnRevoke::Finish)])
         })
+    }
+
+    fn route_limits(&mut self, node: &Node, path: &Path<'_>) -> Option<Vec<Name>> {
+        let limits = self.list(node, path, Self::name)?;
+        self.without_doubles(node, path, &limits, |name| format!("the limit {name:?}"));
+        if limits.len() > ROUTE_LIMITS_MAX {
+            let count = limits.len();
+            self.wrong(node.spot, path, format!("{count} limits are too many: the most is {ROUTE_LIMITS_MAX}"));
+        }
+        Some(limits)
+    }
+
+    fn cost(&mut self, node: &Node, path: &Path<'_>) -> Option<u64> {
+        let cost = self.integer(node, path)?;
+        let cost = u64::try_from(cost).ok().filter(|_| (1..=COST_MAX).contains(&cost));
+        if cost.is_none() {
+            self.wrong(node.spot, path, format!("must be from 1 to {COST_MAX}"));
+        }
+        cost
     }
 
     fn attributes(&mut self, node: &Node, path: &Path<'_>) -> Option<BTreeMap<Name, String>> {
