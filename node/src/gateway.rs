@@ -10,11 +10,13 @@ mod exchange;
 mod explain;
 mod forward;
 mod identify;
+mod in_flight;
 mod problem;
 mod record;
 mod route;
 mod running;
 mod settings;
+mod upkeep;
 pub(crate) mod worker;
 
 pub use explain::{Explanation, Imagined, Presented, explain};
@@ -42,6 +44,9 @@ pub(crate) async fn handle(connection: Arc<Connection>, request: Request<Incomin
     let mut response = match pass(&mut exchange, parts, incoming).await {
         Ok(response) => response,
         Err(refusal) => {
+            if let Some(upload) = exchange.upload.as_ref().filter(|_| refusal.reason == in_flight::CUT) {
+                upload.cut();
+            }
             exchange.problem = Some(refusal.problem);
             exchange.reason = refusal.reason;
             refusal.response(exchange.request_id())
@@ -90,6 +95,9 @@ async fn pass(exchange: &mut Exchange, mut parts: Parts, incoming: Incoming) -> 
         exchange.consumer = Some(caller.consumer.name.clone());
         exchange.key = Some(caller.key.id);
     }
+    // From here on, whatever this worker is told of the credential finds the exchange.
+    let cuts = caller.as_ref().filter(|_| route.cuts_on_revoke);
+    let tie = cuts.map(|caller| connection.worker.in_flight.tie(caller, connection.id));
 
     exchange.stage = Stage::Authorize;
     let scheme = if connection.tls.is_some() { "https" } else { "http" };
@@ -117,7 +125,9 @@ async fn pass(exchange: &mut Exchange, mut parts: Parts, incoming: Incoming) -> 
     };
     headers::for_upstream(&mut parts.headers, &facts);
     let outgoing = forward::Outgoing { method: parts.method, uri: target, headers: parts.headers, body };
-    let answer = forward::forward(exchange, pool, outgoing, route.response_timeout).await?;
+    let forwarding = forward::forward(exchange, pool, outgoing, route.response_timeout);
+    let answer = in_flight::unless_cut(tie.as_ref(), forwarding).await??;
+    exchange.tie = tie;
     exchange.answered_us = shared.clock.boot_us();
     if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return Err(Refusal::new(
@@ -173,6 +183,7 @@ fn begin(connection: Arc<Connection>, parts: &Parts) -> Box<Exchange> {
         problem: None,
         reason: "",
         upload: None,
+        tie: None,
         bytes_out: 0,
         finished: false,
         began_us,

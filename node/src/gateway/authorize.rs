@@ -235,6 +235,7 @@ policies:
                 revoked_at: None,
                 revision: 1,
             }),
+            shown: Secret { hash: SecretHash([0; 32]), not_after: None },
         }
     }
 

@@ -3,6 +3,7 @@
 
 use super::{
     forward::{Upload, headers::Trace},
+    in_flight::Tie,
     problem::Problem,
     record,
     worker::Serving,
@@ -10,7 +11,11 @@ use super::{
 use crate::listen::connection::Connection;
 use http::{HeaderValue, Method, Uri};
 use machine::{Name, key::KeyId};
-use std::{net::IpAddr, sync::Arc};
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 /// Where an exchange stands; the last one is where it was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +52,8 @@ pub(crate) struct Exchange {
     /// Why it was refused, for operators.
     pub(crate) reason: &'static str,
     pub(crate) upload: Option<Arc<Upload>>,
+    /// Its place among what a revocation cuts, once it is forwarded.
+    pub(crate) tie: Option<Tie>,
     pub(crate) bytes_out: u64,
     /// Whether the answer was given to its last byte.
     pub(crate) finished: bool,
@@ -64,6 +71,16 @@ impl Exchange {
 
     pub(crate) fn request_id(&self) -> &str {
         self.request_id.to_str().unwrap_or_default()
+    }
+
+    /// Whether the credential has ceased to hold.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.tie.as_ref().is_some_and(Tie::is_cut)
+    }
+
+    /// Ready when the credential has ceased to hold.
+    pub(crate) fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.tie.as_ref().map_or(Poll::Pending, |tie| tie.poll(cx))
     }
 
     /// Whether the gateway let it pass.

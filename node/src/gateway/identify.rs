@@ -5,7 +5,11 @@ pub(crate) mod api_key;
 use super::problem::Refusal;
 use crate::resource::{compile::CompiledRoute, document::Authenticate};
 use http::HeaderMap;
-use machine::{View, Wall, consumer::Consumer, key::Key};
+use machine::{
+    View, Wall,
+    consumer::Consumer,
+    key::{Key, Secret},
+};
 use std::sync::Arc;
 
 /// Where a credential stood, so that it can be kept from the upstream.
@@ -23,6 +27,8 @@ pub(crate) enum CredentialPlace {
 pub(crate) struct Caller {
     pub(crate) consumer: Arc<Consumer>,
     pub(crate) key: Arc<Key>,
+    /// The secret that was shown: of the two that a rotation leaves in force, the one that this caller has.
+    pub(crate) shown: Secret,
 }
 
 /// Finds out who calls. Nobody, on a route that is open.

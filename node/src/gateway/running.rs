@@ -3,7 +3,8 @@
 use super::{
     Clock, Settings, StartError, Worker,
     record::LogWriter,
-    worker::{Published, Shared, lock},
+    upkeep,
+    worker::{Look, Published, Shared, lock},
 };
 use crate::{
     listen::{self, Addresses, CertificateError, Certificates, Listener, connection::Connection, tls::Tls},
@@ -22,7 +23,10 @@ use std::{
     thread::{self, JoinHandle},
     time::Duration,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// Looks that wait for one worker. Views are published one after the other, so there is one.
+const LOOKS_MAX: usize = 4;
 
 /// The running data plane. Clones are the same one; when the last is dropped, it stops.
 #[derive(Clone)]
@@ -109,8 +113,9 @@ pub fn start(settings: Settings, node: NodeId, clock: Arc<dyn Clock>, first: Arc
         turn: tokio::sync::Mutex::default(),
     };
     for (index, (buffer, listeners)) in buffers.into_iter().zip(listeners).enumerate() {
-        let worker = Arc::new(Worker::new(index, Arc::clone(&shared), buffer));
-        let thread = run(Arc::clone(&worker), listeners).map_err(StartError::Worker)?;
+        let (looks, asked) = mpsc::channel(LOOKS_MAX);
+        let worker = Arc::new(Worker::new(index, Arc::clone(&shared), buffer, looks));
+        let thread = run(Arc::clone(&worker), listeners, asked).map_err(StartError::Worker)?;
         running.workers.push(worker);
         lock(&running.threads).push(thread);
     }
@@ -118,11 +123,12 @@ pub fn start(settings: Settings, node: NodeId, clock: Arc<dyn Clock>, first: Arc
 }
 
 /// Runs one worker on a thread of its own.
-fn run(worker: Arc<Worker>, listeners: Vec<Listener>) -> std::io::Result<JoinHandle<()>> {
+fn run(worker: Arc<Worker>, listeners: Vec<Listener>, asked: mpsc::Receiver<Look>) -> std::io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     thread::Builder::new().name(format!("worker-{}", worker.index)).spawn(move || {
         runtime.block_on(async {
             tokio::spawn(Arc::clone(&worker.deadlines).look());
+            tokio::spawn(upkeep::run(Arc::clone(&worker), asked));
             for listener in listeners {
                 tokio::spawn(listen::accept(Arc::clone(&worker), listener));
             }
@@ -149,9 +155,14 @@ impl Handle {
             } else {
                 compile(Arc::clone(&view), Arc::clone(&before.compiled)).await
             };
+            let (registry, of_before) = (&view.registry, &before.view.registry);
+            let may_end = !registry.keys.ptr_eq(&of_before.keys) || !registry.consumers.ptr_eq(&of_before.consumers);
             // A request loads this after it has begun, so whoever begins after the store sees it: there is nobody to wait
-            // for.
+            // for but those who have begun, and whose credential holds no more.
             running.shared.published.store(Arc::new(Published { view, compiled }));
+            if may_end {
+                running.cut().await;
+            }
         })
     }
 
@@ -220,6 +231,21 @@ impl Handle {
 }
 
 impl Running {
+    /// Has every worker look through what it has in flight, and waits until nothing is left whose credential holds no
+    /// more. A worker that has ended has nothing in flight.
+    async fn cut(&self) {
+        let mut looks = Vec::new();
+        for worker in &self.workers {
+            let (done, look) = oneshot::channel();
+            if worker.looks.send(done).await.is_ok() {
+                looks.push(look);
+            }
+        }
+        for look in looks {
+            let _ = look.await;
+        }
+    }
+
     fn each_connection(&self, act: impl Fn(&Connection)) {
         for worker in &self.workers {
             let connections: Vec<Arc<Connection>> = lock(&worker.connections).values().cloned().collect();

@@ -8,6 +8,7 @@ use super::{
     Clock, Settings,
     authorize::Decisions,
     forward::{Deadlines, Pool},
+    in_flight::InFlight,
     record::{LogBuffer, RouteMeter, StageMeters},
 };
 use crate::{
@@ -25,7 +26,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc, oneshot};
 
 /// What all workers share.
 pub(crate) struct Shared {
@@ -60,12 +61,18 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) log: Arc<LogBuffer>,
     pub(crate) deadlines: Arc<Deadlines>,
+    pub(crate) in_flight: Arc<InFlight>,
+    /// Asks the worker to look through what is in flight: see [`super::upkeep`].
+    pub(crate) looks: mpsc::Sender<Look>,
     pub(crate) stages: StageMeters,
     pub(crate) connections: Mutex<HashMap<u64, Arc<Connection>>>,
     next_connection: AtomicU64,
     random: AtomicU64,
     local: Mutex<Local>,
 }
+
+/// A look that a worker is asked for; answered when nothing is left that had to end.
+pub(crate) type Look = oneshot::Sender<()>;
 
 struct Local {
     /// What `serving` was made from.
@@ -97,7 +104,7 @@ pub(crate) struct Lane {
 }
 
 impl Worker {
-    pub(crate) fn new(index: usize, shared: Arc<Shared>, log: Arc<LogBuffer>) -> Self {
+    pub(crate) fn new(index: usize, shared: Arc<Shared>, log: Arc<LogBuffer>, looks: mpsc::Sender<Look>) -> Self {
         let published = shared.published.load_full();
         let plan = Arc::new(Plan::new(published.compiled.clone(), None, index));
         let serving = Arc::new(Serving { view: published.view.clone(), plan });
@@ -110,6 +117,8 @@ impl Worker {
             shared,
             log,
             deadlines: Arc::new(Deadlines::new()),
+            in_flight: Arc::default(),
+            looks,
             stages: StageMeters::new(index),
             connections: Mutex::default(),
             next_connection: AtomicU64::new(0),

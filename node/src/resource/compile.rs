@@ -12,7 +12,7 @@ mod upstream;
 pub(crate) use upstream::{CompiledTarget, CompiledUpstream};
 
 use super::{
-    document::{Authenticate, Defaults, PolicyMode, Resource, Route, WhenIsolated},
+    document::{Authenticate, Defaults, OnRevoke, PolicyMode, Resource, Route, WhenIsolated},
     policy::{self, ContextUse, Policy, Statement},
     read::{Path, Reader},
     table::{Found, Table},
@@ -59,6 +59,8 @@ pub(crate) struct CompiledRoute {
     pub(crate) response_timeout: Option<Duration>,
     /// Whether a node without authority serves it, by the state that it has.
     pub(crate) serves_isolated: bool,
+    /// Whether what is in flight ends with its credential.
+    pub(crate) cuts_on_revoke: bool,
     /// Where it goes, or why it cannot.
     pub(crate) upstream: Result<Arc<CompiledUpstream>, Arc<str>>,
     pub(crate) uid: EntityUid,
@@ -263,6 +265,7 @@ fn compile_route<'p>(
         guard,
         body_bytes_max: route.body_bytes_max.or(defaults.body_bytes_max),
         serves_isolated: serves_isolated(Some(route), defaults),
+        cuts_on_revoke: route.on_revoke.or(defaults.on_revoke) != Some(OnRevoke::Finish),
         response_timeout: route.response_timeout.or(defaults.response_timeout).map(super::quantity::Span::duration),
         upstream,
         entity: entity(uid.clone(), &route.attributes, HashSet::new()),

@@ -18,6 +18,8 @@ pub(crate) struct Defaults {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) when_isolated: Option<WhenIsolated>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) on_revoke: Option<OnRevoke>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) body_bytes_max: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) response_timeout: Option<Span>,
@@ -134,6 +136,9 @@ pub(crate) enum WhenIsolated {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum OnRevoke {
+    /// They end at once.
+    Cut,
+    /// They go on to their end.
     Finish,
 }
 

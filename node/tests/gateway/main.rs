@@ -11,5 +11,6 @@ mod harness;
 mod isolated;
 mod keys;
 mod problems;
+mod revoked;
 mod tls;
 mod upstreams;

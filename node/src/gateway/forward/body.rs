@@ -4,6 +4,7 @@ use super::{Answer, deadline::Watch, pool::Lease};
 use crate::{
     gateway::{
         exchange::Exchange,
+        in_flight,
         problem::{Problem, Refusal},
     },
     listen::connection::Connection,
@@ -32,6 +33,7 @@ pub(crate) struct Upload {
 const DONE: u8 = 1;
 const TOO_LARGE: u8 = 2;
 const BROKEN: u8 = 3;
+const CUT: u8 = 4;
 
 impl Upload {
     pub(crate) fn bytes(&self) -> u64 {
@@ -41,6 +43,11 @@ impl Upload {
     /// Whether the last byte has been handed on.
     pub(crate) fn is_done(&self) -> bool {
         self.state.load(Ordering::Relaxed) == DONE
+    }
+
+    /// Lets no more of it through: the credential of its request holds no more.
+    pub(crate) fn cut(&self) {
+        self.state.store(CUT, Ordering::Relaxed);
     }
 
     /// What is wrong with it, if that is why forwarding failed.
@@ -76,6 +83,8 @@ pub(crate) enum BodyError {
     Upstream,
     #[error("the upstream's body came to a standstill")]
     Standstill,
+    #[error("the credential of the request holds no more")]
+    Cut,
 }
 
 impl UploadBody {
@@ -98,6 +107,9 @@ impl HttpBody for UploadBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(moving) = &mut self.0 else { return Poll::Ready(None) };
+        if moving.upload.state.load(Ordering::Relaxed) == CUT {
+            return Poll::Ready(Some(Err(BodyError::Cut)));
+        }
         let polled = Pin::new(&mut moving.incoming).poll_frame(cx);
         moving.set_waits(polled.is_pending());
         let frame = match ready!(polled) {
@@ -191,6 +203,14 @@ impl Body {
         }
     }
 
+    /// Ends an answer before its end: the credential of its request holds no more.
+    fn cut(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Some(upload) = self.exchange.as_ref().and_then(|exchange| exchange.upload.as_ref()) {
+            upload.cut();
+        }
+        self.fail(BodyError::Cut, in_flight::CUT)
+    }
+
     fn fail(&mut self, error: BodyError, reason: &'static str) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(exchange) = &mut self.exchange {
             exchange.reason = reason;
@@ -222,6 +242,9 @@ impl HttpBody for Body {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = &mut *self;
+        if this.exchange.as_ref().is_some_and(|exchange| exchange.is_cut()) {
+            return this.cut();
+        }
         match &mut this.content {
             Content::Nothing => {
                 this.finish();
@@ -254,6 +277,9 @@ impl HttpBody for Body {
                     Poll::Ready(None)
                 }
                 Poll::Pending if watch.poll(cx).is_ready() => this.fail(BodyError::Standstill, "answer-stood-still"),
+                Poll::Pending if this.exchange.as_ref().is_some_and(|exchange| exchange.poll_cut(cx).is_ready()) => {
+                    this.cut()
+                }
                 Poll::Pending => Poll::Pending,
             },
         }

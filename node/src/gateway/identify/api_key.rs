@@ -83,7 +83,9 @@ pub(crate) fn check(
         return Err(reason::EXPIRED);
     }
     match view.registry.consumers.get(&key.consumer) {
-        Some(consumer) if consumer.enabled => Ok(Caller { consumer: Arc::clone(consumer), key: Arc::clone(key) }),
+        Some(consumer) if consumer.enabled => {
+            Ok(Caller { consumer: Arc::clone(consumer), key: Arc::clone(key), shown: secret.clone() })
+        }
         _ => Err(reason::DISABLED),
     }
 }

@@ -90,9 +90,9 @@ impl Reader<'_> {
         let known = ["when_isolated", "body_bytes_max", "response_timeout", "allowance_wait", "on_revoke"];
         let fields = self.fields(node, path, &known)?;
         let before = self.places.len();
-        self.on_revoke(&fields, path);
         let defaults = Defaults {
             when_isolated: self.when_isolated(&fields, path),
+            on_revoke: self.on_revoke(&fields, path),
             body_bytes_max: self.field(&fields, path, "body_bytes_max", Self::bytes),
             response_timeout: self.field(&fields, path, "response_timeout", Self::timeout),
             allowance_wait: self.field(&fields, path, "allowance_wait", |reader, node, path| {
@@ -290,15 +290,7 @@ impl Reader<'_> {
 
     fn on_revoke(&mut self, fields: &Fields<'_>, path: &Path<'_>) -> Option<OnRevoke> {
         self.field(fields, path, "on_revoke", |reader, node, path| {
-            if matches!(&node.value, Value::Text(text) if text == "cut") {
-                reader.wrong(
-                    node.spot,
-                    path,
-                    "cutting what is in flight is not available in this release yet: use finish",
-                );
-                return None;
-            }
-            reader.one_of(node, path, &[("finish", OnRevoke::Finish)])
+            reader.one_of(node, path, &[("cut", OnRevoke::Cut), ("finish", OnRevoke::Finish)])
         })
     }
 
