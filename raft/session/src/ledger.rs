@@ -1,7 +1,7 @@
 //! A node's ledger: the allowances it holds, spent without asking anybody.
 //!
-//! Workers share [`Slot`]s, one for each bucket that is in use, and spend with [`admit`]: a few loads and an atomic
-//! decrement, no lock, no allocation. One steward owns the [`Ledger`]: it reports what was spent, asks for more before
+//! Workers share [`Slot`]s, one for each bucket that is in use, and spend with [`admit`]: a few loads and atomic
+//! additions, no lock, no allocation. One steward owns the [`Ledger`]: it reports what was spent, asks for more before
 //! a slot runs dry, and closes what is idle. At most one request is under way at a time, so that what is asked for
 //! meanwhile travels together.
 //!
@@ -10,26 +10,41 @@
 //! - an answer is taken once, and only by the process that asked;
 //! - reports are cumulative and count admitted requests only, never tokens that were taken and put back;
 //! - a closed allowance can be spent no more before its close is reported.
+//!
+//! What keeps it cheap: a slot is looked at when it is due, not in every cycle, so that the cost follows what is in
+//! use, not what was used lately.
 
-use arc_swap::ArcSwap;
+mod account;
+mod slot;
+
+pub use slot::{Held, Slot, Verdict, admit};
+
+use account::Account;
 use machine::{
     Name,
     allowance::{Acquire, Answer, BucketId, Part, Want},
-    bucket::{AllowanceId, Incarnation, Spent},
+    bucket::{Incarnation, Spent},
+    cap::{REPORTS_PER_ACQUIRE_MAX, WANTS_PER_ACQUIRE_MAX},
     member::NodeId,
 };
 use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicI64, AtomicU64, Ordering},
-    },
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
 };
+
+/// Of the wants of one request, how many at the most are for requests that wait: the rest is kept for slots that are
+/// about to run dry, or a flood of new buckets would let all others run dry as well.
+const WAITING_WANTS_MAX: usize = WANTS_PER_ACQUIRE_MAX / 4 * 3;
+/// Of the reports of one request, how many at the most are of buckets that are waited for.
+const WAITING_REPORTS_MAX: usize = REPORTS_PER_ACQUIRE_MAX / 2;
+/// Requests that were given up and may be answered yet.
+const GIVEN_UP_MAX: usize = 8;
 
 /// How the steward behaves. Times are in microseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
-    /// The least time between two requests: what arrives within it travels together.
+    /// The least time between two requests, but for a bucket that nothing is known of: what arrives within it travels
+    /// together.
     pub cycle_us: u64,
     /// A slot in use asks again at the latest after this.
     pub renew_us: u64,
@@ -41,209 +56,52 @@ pub struct Pace {
     pub patience_us: u64,
 }
 
-/// One bucket, as workers see it.
-#[derive(Debug)]
-pub struct Slot {
-    id: BucketId,
-    /// The most that the bucket can hold: how often spending is reported follows from it.
-    burst: AtomicU64,
-    holdings: ArcSwap<Vec<Arc<Holding>>>,
-    /// Until then the answer is no, from memory.
-    refused_until_us: AtomicU64,
-    /// Requests that wait for tokens.
-    waiting: AtomicU64,
-}
-
-/// An allowance, as its holder spends it.
-#[derive(Debug)]
-struct Holding {
-    allowance: AllowanceId,
-    granted: u64,
-    /// Below zero once it is closed.
-    remaining: AtomicI64,
-    /// Tokens of admitted requests.
-    spent: AtomicU64,
-    /// Local time: when it arrived.
-    received_us: u64,
-    /// Local time: never spent at or after it.
-    deadline_us: u64,
-}
-
-/// An allowance that a node holds, for people and checkers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Held {
-    /// Its number.
-    pub allowance: AllowanceId,
-    /// Tokens that can still be spent.
-    pub remaining: u64,
-    /// Tokens of admitted requests.
-    pub spent: u64,
-    /// Local time at which it ends.
-    pub deadline_us: u64,
-}
-
-/// Far below anything that takers can add or subtract.
-const CLOSED: i64 = i64::MIN / 4;
-
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// Tokens of every limit were spent.
-    Admitted {
-        /// The instant that counts: when the clock was read, or when the tokens arrived, if that was later.
-        at_us: u64,
-    },
-    /// At least one limit is used up: try again in so many microseconds. Nothing was spent.
-    Refused {
-        /// From now.
-        retry_us: u64,
-    },
-    /// The node holds nothing here: wait for an allowance. Nothing was spent.
-    Dry,
-}
-
-/// Spends one request's cost of each of its limits: of all of them, or of none.
-///
-/// `now_us` is read from CLOCK_BOOTTIME after the request has started, never from a cache: after a pause, a worker can
-/// run before whatever refreshes a cache, and would spend what has expired.
-pub fn admit(parts: &[(Arc<Slot>, u64)], now_us: u64) -> Verdict {
-    // A request has few limits; three fit without an allocation, more are taken one by one all the same.
-    let mut first = None;
-    let mut rest: Vec<(Arc<Holding>, u64)> = Vec::new();
-    for (slot, cost) in parts {
-        match slot.take(*cost, now_us) {
-            Some(holding) if first.is_none() => first = Some((holding, *cost)),
-            Some(holding) => rest.push((holding, *cost)),
-            None => {
-                for (holding, cost) in first.into_iter().chain(rest) {
-                    holding.put_back(cost);
-                }
-                return slot.verdict_without_tokens(now_us);
-            }
-        }
-    }
-    let mut at_us = now_us;
-    for (holding, cost) in first.into_iter().chain(rest) {
-        holding.spent.fetch_add(cost, Ordering::AcqRel);
-        at_us = at_us.max(holding.received_us);
-    }
-    Verdict::Admitted { at_us }
-}
-
-impl Slot {
-    fn new(id: BucketId, burst: u64) -> Self {
-        Self {
-            id,
-            burst: AtomicU64::new(burst),
-            holdings: ArcSwap::from_pointee(Vec::new()),
-            refused_until_us: AtomicU64::new(0),
-            waiting: AtomicU64::new(0),
-        }
-    }
-
-    /// Which bucket.
-    #[must_use]
-    pub const fn id(&self) -> &BucketId {
-        &self.id
-    }
-
-    /// Tokens that could be spent at this instant: for the `RateLimit` header, and for people.
-    #[must_use]
-    pub fn remaining(&self, now_us: u64) -> u64 {
-        self.holdings
-            .load()
-            .iter()
-            .filter(|holding| now_us < holding.deadline_us)
-            .map(|holding| u64::try_from(holding.remaining.load(Ordering::Relaxed)).unwrap_or(0))
-            .sum()
-    }
-
-    /// What the node holds of the bucket, the first to end first.
-    #[must_use]
-    pub fn held(&self) -> Vec<Held> {
-        let held = |holding: &Arc<Holding>| Held {
-            allowance: holding.allowance,
-            remaining: u64::try_from(holding.remaining.load(Ordering::Acquire)).unwrap_or(0),
-            spent: holding.spent.load(Ordering::Acquire),
-            deadline_us: holding.deadline_us,
-        };
-        self.holdings.load().iter().map(held).collect()
-    }
-
-    fn take(&self, cost: u64, now_us: u64) -> Option<Arc<Holding>> {
-        let holdings = self.holdings.load();
-        let taken = holdings.iter().find(|holding| now_us < holding.deadline_us && holding.take(cost));
-        taken.map(Arc::clone)
-    }
-
-    fn verdict_without_tokens(&self, now_us: u64) -> Verdict {
-        let refused_until_us = self.refused_until_us.load(Ordering::Acquire);
-        if refused_until_us > now_us { Verdict::Refused { retry_us: refused_until_us - now_us } } else { Verdict::Dry }
-    }
-}
-
-impl Holding {
-    fn take(&self, cost: u64) -> bool {
-        let Ok(cost) = i64::try_from(cost) else { return false };
-        if self.remaining.load(Ordering::Relaxed) < cost {
-            return false;
-        }
-        if self.remaining.fetch_sub(cost, Ordering::AcqRel) >= cost {
-            return true;
-        }
-        // Somebody was faster. Put back to what may have been closed meanwhile: then it stays below zero.
-        self.remaining.fetch_add(cost, Ordering::AcqRel);
-        false
-    }
-
-    fn put_back(&self, cost: u64) {
-        self.remaining.fetch_add(i64::try_from(cost).unwrap_or(0), Ordering::AcqRel);
-    }
-
-    /// Ends spending for good and says how much was spent at the most: tokens that a worker has in its hands count as
-    /// spent, whether it puts them back or not.
-    fn close(&self) -> u64 {
-        let left = self.remaining.swap(CLOSED, Ordering::AcqRel);
-        self.granted.saturating_sub(u64::try_from(left).unwrap_or(0))
-    }
-}
-
 /// The steward's side of a node's ledger.
 #[derive(Debug)]
 pub struct Ledger {
     node: NodeId,
     incarnation: Incarnation,
     pace: Pace,
-    accounts: BTreeMap<BucketId, Account>,
-    /// Combinations under which requests wait.
-    waiting: BTreeMap<Vec<(BucketId, u64)>, u64>,
+    numbers: BTreeMap<BucketId, u64>,
+    accounts: BTreeMap<u64, Account>,
+    next_number: u64,
+    /// Which account is to be looked at when: each once.
+    due: BTreeSet<(u64, u64)>,
+    /// Combinations under which requests wait, as numbers of accounts with what a request costs there.
+    waiting: BTreeMap<Vec<(u64, u64)>, Waiting>,
     requests: u64,
-    /// The request under way, and when it was first sent.
-    under_way: Option<(Acquire, u64)>,
+    under_way: Option<UnderWay>,
+    /// Requests that were not answered in time: what an answer grants after all goes back at once.
+    given_up: Vec<u64>,
     last_sent_us: Option<u64>,
 }
 
-/// What the steward knows of a slot.
-#[derive(Debug)]
-struct Account {
-    slot: Arc<Slot>,
-    /// By allowance: what the last request said was spent.
-    reported: BTreeMap<AllowanceId, u64>,
-    /// Spent of allowances that are gone from the slot.
-    spent_before: u64,
-    /// Of the last look: when, and how much had been spent in all.
-    looked_us: u64,
-    looked_spent: u64,
-    /// Tokens a second, smoothed.
-    demand: u64,
-    used_us: u64,
-    asked_us: u64,
-    /// Closed allowances with what was spent of them, until a request has carried them.
-    closes: Vec<(AllowanceId, u64)>,
+#[derive(Clone, Copy, Debug, Default)]
+struct Waiting {
+    requests: u64,
+    /// The request that asked for it last; 0 if none has. Who was not asked for the longest comes first.
+    asked: u64,
+    /// There was nothing to ask for: look again then.
+    not_before_us: u64,
 }
 
-/// The shortest time over which demand is measured.
-const LOOK_US: u64 = 50_000;
+/// A request that is not answered yet.
+#[derive(Debug)]
+struct UnderWay {
+    acquire: Acquire,
+    /// When it was first sent.
+    sent_us: u64,
+    /// The accounts that it asks something for.
+    asked: Vec<u64>,
+}
+
+/// What is about to be sent.
+#[derive(Default)]
+struct Draft {
+    reports: Vec<(BucketId, Spent)>,
+    wants: Vec<Want>,
+    asked: Vec<u64>,
+}
 
 impl Ledger {
     /// An empty ledger: a process that starts holds nothing. `incarnation` is random.
@@ -253,22 +111,30 @@ impl Ledger {
             node,
             incarnation,
             pace,
+            numbers: BTreeMap::new(),
             accounts: BTreeMap::new(),
+            next_number: 0,
+            due: BTreeSet::new(),
             waiting: BTreeMap::new(),
             requests: 0,
             under_way: None,
+            given_up: Vec::new(),
             last_sent_us: None,
         }
     }
 
     /// The slot of a bucket: made when it is first asked for. `burst` is the most that the bucket can hold.
     pub fn slot(&mut self, id: &BucketId, burst: u64, now_us: u64) -> Arc<Slot> {
-        if let Some(account) = self.accounts.get(id) {
+        if let Some(account) = self.numbers.get(id).and_then(|number| self.accounts.get(number)) {
             account.slot.burst.store(burst, Ordering::Relaxed);
             return Arc::clone(&account.slot);
         }
-        let slot = Arc::new(Slot::new(id.clone(), burst));
-        self.accounts.insert(id.clone(), Account::new(Arc::clone(&slot), now_us));
+        let number = self.next_number;
+        self.next_number = self.next_number.saturating_add(1);
+        let slot = Arc::new(Slot::new(number, id.clone(), burst));
+        self.numbers.insert(id.clone(), number);
+        self.accounts.insert(number, Account::new(Arc::clone(&slot), now_us));
+        self.look_again(number, now_us);
         slot
     }
 
@@ -309,283 +175,346 @@ impl Ledger {
 
     /// A request waits for tokens of this combination; call it for each, and [`Ledger::done_waiting`] when it ends.
     pub fn wait(&mut self, parts: &[(Arc<Slot>, u64)]) {
-        let key = parts.iter().map(|(slot, cost)| (slot.id.clone(), *cost)).collect();
-        let waiting = self.waiting.entry(key).or_default();
-        *waiting = waiting.saturating_add(1);
+        for (slot, cost) in parts {
+            if let Some(account) = self.accounts.get_mut(&slot.number) {
+                account.one_request = account.one_request.max(*cost);
+            }
+        }
+        let waiting = self.waiting.entry(combination(parts)).or_default();
+        waiting.requests = waiting.requests.saturating_add(1);
     }
 
     /// A waiting request was admitted, refused or gave up.
     pub fn done_waiting(&mut self, parts: &[(Arc<Slot>, u64)]) {
-        let key: Vec<(BucketId, u64)> = parts.iter().map(|(slot, cost)| (slot.id.clone(), *cost)).collect();
-        if let Some(waiting) = self.waiting.get_mut(&key) {
-            *waiting = waiting.saturating_sub(1);
-            if *waiting == 0 {
-                self.waiting.remove(&key);
+        let combination = combination(parts);
+        if let Some(waiting) = self.waiting.get_mut(&combination) {
+            waiting.requests = waiting.requests.saturating_sub(1);
+            if waiting.requests == 0 {
+                self.waiting.remove(&combination);
             }
         }
+    }
+
+    /// A limit has another rule, or is gone (`None`): what its buckets were refused counts no more, neither what is
+    /// remembered nor what an answer on the way may say. `burst` is the most that a bucket of it can hold now.
+    pub fn limit_changed(&mut self, limit: &Name, burst: Option<u64>) {
+        let first = BucketId { limit: limit.clone(), subject: [].as_slice().into() };
+        for (_, number) in self.numbers.range(&first..).take_while(|(id, _)| id.limit == *limit) {
+            let Some(account) = self.accounts.get_mut(number) else { continue };
+            account.slot.refused_until_us.store(0, Ordering::Release);
+            account.outdated_request = self.requests;
+            if let Some(burst) = burst {
+                account.slot.burst.store(burst, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// When [`Ledger::collect`] has something to do next, as far as is known now: never, if nothing is in use. A call of
+    /// [`Ledger::wait`], [`Ledger::accept`] or [`Ledger::slot`] may bring it nearer.
+    #[must_use]
+    pub fn next_us(&self) -> Option<u64> {
+        if let Some(under_way) = &self.under_way {
+            return Some(under_way.sent_us.saturating_add(self.pace.patience_us));
+        }
+        let looks_us = self.due.first().map(|(due_us, _)| *due_us);
+        if self.waiting.is_empty() {
+            return looks_us.map(|due_us| due_us.max(self.next_cycle_us()));
+        }
+        let next_us =
+            self.waiting.iter().map(|(parts, waiting)| self.may_ask_us(parts).max(waiting.not_before_us)).min();
+        next_us.into_iter().chain(looks_us.map(|due_us| due_us.max(self.next_cycle_us()))).min()
+    }
+
+    /// When what is known may be sent: after a cycle.
+    fn next_cycle_us(&self) -> u64 {
+        self.last_sent_us.map_or(0, |sent_us| sent_us.saturating_add(self.pace.cycle_us))
+    }
+
+    /// When a combination may be asked for: at once if a bucket of it was not asked for within the last cycle, and not
+    /// while one of its limits is known to be used up.
+    fn may_ask_us(&self, combination: &[(u64, u64)]) -> u64 {
+        let (mut cycle_us, mut refused_us) = (u64::MAX, 0);
+        for (number, cost) in combination {
+            let Some(account) = self.accounts.get(number) else { continue };
+            cycle_us = cycle_us.min(account.asked_us.map_or(0, |us| us.saturating_add(self.pace.cycle_us)));
+            if account.slot.remaining(0) < *cost {
+                refused_us = refused_us.max(account.slot.refused_until_us.load(Ordering::Acquire));
+            }
+        }
+        cycle_us.max(refused_us)
     }
 
     /// What to send to the leader now, if anything. The time of the first call that returned a request is the time
     /// from which its allowances count.
+    ///
+    /// A request keeps within what the cluster looks at in one. What does not fit goes with the next, the oldest first,
+    /// so that nobody starves.
     pub fn collect(&mut self, now_us: u64) -> Option<Acquire> {
-        if let Some((_, sent_us)) = &self.under_way {
-            if now_us.saturating_sub(*sent_us) < self.pace.patience_us {
+        if let Some(under_way) = &self.under_way {
+            if now_us.saturating_sub(under_way.sent_us) < self.pace.patience_us {
                 return None;
             }
-            // Given up: if an answer comes after all, it is not taken.
-            self.under_way = None;
+            self.give_up();
         }
-        let too_early = self.last_sent_us.is_some_and(|sent_us| now_us < sent_us.saturating_add(self.pace.cycle_us));
-        if too_early {
+        if self.next_us().is_none_or(|next_us| next_us > now_us) {
             return None;
         }
-        let mut reports = Vec::new();
-        let mut wants = Vec::new();
-        for account in self.accounts.values_mut() {
-            account.look(now_us, self.pace);
+        let mut draft = Draft::default();
+        self.ask_for_waiting(now_us, &mut draft);
+        self.look_at_due(now_us, &mut draft);
+        self.send(draft, now_us)
+    }
+
+    /// Asks for what requests wait for, and says what was spent of the same buckets.
+    fn ask_for_waiting(&mut self, now_us: u64, draft: &mut Draft) {
+        let request = self.requests.saturating_add(1);
+        let mut turns: Vec<(u64, &Vec<(u64, u64)>)> =
+            self.waiting.iter().map(|(combination, waiting)| (waiting.asked, combination)).collect();
+        if turns.len() > WAITING_WANTS_MAX {
+            turns.sort_unstable();
         }
-        for (combination, waiting) in &self.waiting {
-            let refused = combination
-                .iter()
-                .filter_map(|(id, _)| self.accounts.get(id))
-                .any(|account| account.slot.refused_until_us.load(Ordering::Acquire) > now_us);
-            if !refused {
-                let part = |(id, cost): &(BucketId, u64)| Part { bucket: id.clone(), cost: *cost };
-                wants.push(Want { parts: combination.iter().map(part).collect(), waiting: *waiting, ahead: 0 });
-                for (id, _) in combination {
-                    if let Some(account) = self.accounts.get_mut(id) {
-                        account.slot.waiting.fetch_add(*waiting, Ordering::Relaxed);
-                    }
+        let (mut asked, mut not_asked) = (Vec::new(), Vec::new());
+        for (_, combination) in turns {
+            if draft.wants.len() >= WAITING_WANTS_MAX {
+                break;
+            }
+            match self.want(combination, now_us) {
+                Some(want) => {
+                    draft.wants.push(want);
+                    asked.push(combination.clone());
+                }
+                None => not_asked.push(combination.clone()),
+            }
+        }
+        for combination in not_asked {
+            if let Some(waiting) = self.waiting.get_mut(&combination) {
+                waiting.not_before_us = now_us.saturating_add(self.pace.cycle_us);
+            }
+        }
+        let mut numbers = Vec::new();
+        for combination in asked {
+            let Some(waiting) = self.waiting.get_mut(&combination) else { continue };
+            waiting.asked = request;
+            for (number, cost) in combination {
+                if let Some(account) = self.accounts.get_mut(&number) {
+                    account.asked = account.asked.saturating_add(cost.saturating_mul(waiting.requests));
+                    account.asked_us = Some(now_us);
+                    numbers.push(number);
                 }
             }
         }
-        for (id, account) in &mut self.accounts {
-            let waits = account.slot.waiting.swap(0, Ordering::Relaxed) > 0;
-            let ahead = account.ahead(now_us, self.pace);
-            let due = account.is_due(now_us, self.pace, waits || ahead > 0);
-            if due {
-                reports.extend(account.reports(now_us).into_iter().map(|spent| (id.clone(), spent)));
-                account.asked_us = now_us;
-            }
-            if due && ahead > 0 {
-                wants.push(Want { parts: vec![Part { bucket: id.clone(), cost: 1 }], waiting: 0, ahead });
-            }
+        numbers.sort_unstable();
+        numbers.dedup();
+        for number in &numbers {
+            self.look(*number, now_us, true, WAITING_REPORTS_MAX, draft);
         }
-        self.forget_idle(now_us);
-        if reports.is_empty() && wants.is_empty() {
-            return None;
-        }
-        Some(self.send(reports, wants, now_us))
+        // In order, and each once: those that were looked at.
+        draft.asked = numbers;
     }
 
-    fn send(&mut self, reports: Vec<(BucketId, Spent)>, wants: Vec<Want>, now_us: u64) -> Acquire {
+    /// What to ask for a combination: nothing while one of its limits is known to be used up. One that is used up but
+    /// of which the node holds enough is left out, or the others would be asked for in vain.
+    fn want(&self, combination: &[(u64, u64)], now_us: u64) -> Option<Want> {
+        let mut parts = Vec::with_capacity(combination.len());
+        for (number, cost) in combination {
+            let slot = &self.accounts.get(number)?.slot;
+            if slot.refused_us(*cost, now_us).is_some() {
+                return None;
+            }
+            if slot.refused_until_us.load(Ordering::Acquire) <= now_us {
+                parts.push(Part { bucket: slot.id().clone(), cost: *cost });
+            }
+        }
+        let waiting = self.waiting.get(combination)?.requests;
+        (!parts.is_empty()).then_some(Want { parts, waiting, ahead: 0 })
+    }
+
+    fn look_at_due(&mut self, now_us: u64, draft: &mut Draft) {
+        let due: Vec<u64> =
+            self.due.range(..=(now_us, u64::MAX)).map(|(_, number)| *number).take(REPORTS_PER_ACQUIRE_MAX).collect();
+        for number in due {
+            self.look(number, now_us, false, REPORTS_PER_ACQUIRE_MAX, draft);
+        }
+    }
+
+    /// Looks at an account: adds to the draft what is to be said and asked, as far as there is room, and says when to
+    /// look again. One that is over is forgotten.
+    fn look(&mut self, number: u64, now_us: u64, is_waited_for: bool, reports_max: usize, draft: &mut Draft) {
+        let Some(account) = self.accounts.get_mut(&number) else { return };
+        account.look(now_us, self.pace);
+        if account.is_over(now_us, self.pace) {
+            let (id, due_us) = (account.slot.id().clone(), account.due_us);
+            self.due.remove(&(due_us, number));
+            self.numbers.remove(&id);
+            self.accounts.remove(&number);
+            return;
+        }
+        let mut has_room = true;
+        let ahead = account.ahead(now_us, self.pace);
+        if is_waited_for || ahead > 0 || account.is_due(now_us, self.pace) {
+            let id = account.slot.id().clone();
+            if ahead > 0 {
+                has_room = draft.wants.len() < WANTS_PER_ACQUIRE_MAX;
+                if has_room {
+                    let part = Part { bucket: id.clone(), cost: 1 };
+                    draft.wants.push(Want { parts: vec![part], waiting: 0, ahead });
+                    draft.asked.push(number);
+                    account.asked = account.asked.saturating_add(ahead);
+                }
+            }
+            let reports = account.reports(now_us);
+            let room = reports_max.saturating_sub(draft.reports.len());
+            has_room &= reports.len() <= room;
+            draft.reports.extend(reports.into_iter().take(room).map(|spent| (id.clone(), spent)));
+            if has_room {
+                account.asked_us = Some(now_us);
+            }
+        }
+        // What found no room keeps its place in the queue.
+        let due_us = if has_room { account.next_look_us(now_us, self.pace) } else { account.due_us };
+        self.look_again(number, due_us);
+    }
+
+    fn look_again(&mut self, number: u64, due_us: u64) {
+        if let Some(account) = self.accounts.get_mut(&number) {
+            self.due.remove(&(account.due_us, number));
+            account.due_us = due_us;
+            self.due.insert((due_us, number));
+        }
+    }
+
+    fn send(&mut self, mut draft: Draft, now_us: u64) -> Option<Acquire> {
+        if draft.reports.is_empty() && draft.wants.is_empty() {
+            return None;
+        }
+        // In order of buckets: who serves many requests at once merges long runs.
+        draft.reports.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let bucket = |want: &Want| want.parts.first().map(|part| part.bucket.clone());
+        draft.wants.sort_by_cached_key(bucket);
         self.requests = self.requests.saturating_add(1);
-        let acquire =
-            Acquire { node: self.node, incarnation: self.incarnation, request: self.requests, reports, wants };
-        self.under_way = Some((acquire.clone(), now_us));
+        let acquire = Acquire {
+            node: self.node,
+            incarnation: self.incarnation,
+            request: self.requests,
+            reports: draft.reports,
+            wants: draft.wants,
+        };
+        self.under_way = Some(UnderWay { acquire: acquire.clone(), sent_us: now_us, asked: draft.asked });
         self.last_sent_us = Some(now_us);
-        acquire
+        Some(acquire)
     }
 
     /// The request under way, to send again when the stream to the leader was cut: it is answered again, and what it
     /// grants still counts from when it was first sent.
     #[must_use]
     pub fn under_way(&self) -> Option<&Acquire> {
-        self.under_way.as_ref().map(|(acquire, _)| acquire)
+        self.under_way.as_ref().map(|under_way| &under_way.acquire)
+    }
+
+    fn give_up(&mut self) {
+        let Some(under_way) = self.under_way.take() else { return };
+        if self.given_up.len() >= GIVEN_UP_MAX {
+            self.given_up.remove(0);
+        }
+        self.given_up.push(under_way.acquire.request);
+        for number in under_way.asked {
+            if let Some(account) = self.accounts.get_mut(&number) {
+                (account.asked, account.received) = (0, 0);
+            }
+        }
     }
 
     /// Takes the answer to the request under way; any other is ignored, a second one to the same request included.
     /// Returns whether it was taken.
+    ///
+    /// What a request that was given up is granted after all goes back unspent: of a quota it would be lost for the
+    /// rest of the window.
     pub fn accept(&mut self, request: u64, answer: &Answer, now_us: u64) -> bool {
-        let Some((acquire, sent_us)) = self.under_way.take_if(|(acquire, _)| acquire.request == request) else {
+        let Some(under_way) = self.under_way.take_if(|under_way| under_way.acquire.request == request) else {
+            if let Some(place) = self.given_up.iter().position(|given_up| *given_up == request) {
+                self.given_up.remove(place);
+                self.give_back(answer, now_us);
+            }
             return false;
         };
-        for (id, spent) in &acquire.reports {
-            if let Some(account) = self.accounts.get_mut(id) {
+        for (id, spent) in &under_way.acquire.reports {
+            if let Some(account) = self.account_mut(id) {
                 account.was_reported(spent);
             }
         }
+        let mut granted = Vec::with_capacity(answer.grants.len());
         for grant in &answer.grants {
-            if let Some(account) = self.accounts.get_mut(&grant.bucket) {
-                account.hold(grant.allowance, grant.amount, sent_us.saturating_add(grant.ttl_us), now_us);
+            let Some(&number) = self.numbers.get(&grant.bucket) else { continue };
+            if let Some(account) = self.accounts.get_mut(&number) {
+                account.hold(grant.allowance, grant.amount, under_way.sent_us.saturating_add(grant.ttl_us), now_us);
+                granted.push(number);
             }
         }
         for scarce in &answer.scarce {
-            if let Some(account) = self.accounts.get_mut(&scarce.bucket) {
+            if let Some(account) = self.account_mut(&scarce.bucket)
+                && request > account.outdated_request
+            {
                 account.slot.refused_until_us.store(now_us.saturating_add(scarce.due_us), Ordering::Release);
             }
+        }
+        let pace = self.pace;
+        for number in &under_way.asked {
+            if let Some(account) = self.accounts.get_mut(number) {
+                account.was_answered(now_us, pace);
+                account.received = 0;
+            }
+        }
+        for number in granted {
+            let Some(due_us) = self.accounts.get(&number).map(|account| account.next_look_us(now_us, pace)) else {
+                continue;
+            };
+            self.look_again(number, due_us);
         }
         true
     }
 
-    /// Gives everything back, as a node that stops does: the last request of the process.
-    pub fn close_all(&mut self, now_us: u64) -> Option<Acquire> {
-        self.under_way = None;
-        let mut reports = Vec::new();
-        for (id, account) in &mut self.accounts {
-            account.close_all();
-            reports.extend(account.reports(now_us).into_iter().map(|spent| (id.clone(), spent)));
+    fn give_back(&mut self, answer: &Answer, now_us: u64) {
+        for grant in &answer.grants {
+            // Its slot may be forgotten: then one is made for the time it takes.
+            self.slot_to_close(&grant.bucket, now_us);
+            let Some(&number) = self.numbers.get(&grant.bucket) else { continue };
+            if let Some(account) = self.accounts.get_mut(&number) {
+                account.closes.push((grant.allowance, 0));
+            }
+            self.look_again(number, now_us);
         }
-        (!reports.is_empty()).then(|| self.send(reports, Vec::new(), now_us))
     }
 
-    fn forget_idle(&mut self, now_us: u64) {
-        let idle_us = self.pace.idle_us;
-        self.accounts.retain(|_, account| {
-            let used = now_us.saturating_sub(account.used_us) < idle_us.saturating_mul(2);
-            // Somebody else holds it: a worker that is about to spend, or a request that waits.
-            let held = Arc::strong_count(&account.slot) > 1;
-            used || held || !account.closes.is_empty() || !account.slot.holdings.load().is_empty()
-        });
+    fn slot_to_close(&mut self, id: &BucketId, now_us: u64) {
+        if !self.numbers.contains_key(id) {
+            self.slot(id, 0, now_us);
+        }
+    }
+
+    fn account_mut(&mut self, id: &BucketId) -> Option<&mut Account> {
+        self.accounts.get_mut(self.numbers.get(id)?)
+    }
+
+    /// Gives everything back, as a node that stops does: the last requests of the process. Call it until it returns
+    /// nothing, each time after the answer to the one before was taken: one request does not hold everything of a node
+    /// that holds very much. An answer to what was under way may still come; what it grants goes back with the next.
+    pub fn close_all(&mut self, now_us: u64) -> Option<Acquire> {
+        self.give_up();
+        self.waiting.clear();
+        let mut draft = Draft::default();
+        for account in self.accounts.values_mut() {
+            account.close(|_| true);
+            let room = REPORTS_PER_ACQUIRE_MAX.saturating_sub(draft.reports.len());
+            let reports = account.reports(now_us).into_iter().take(room);
+            let id = account.slot.id().clone();
+            draft.reports.extend(reports.map(|spent| (id.clone(), spent)));
+        }
+        self.send(draft, now_us)
     }
 }
 
-impl Account {
-    const fn new(slot: Arc<Slot>, now_us: u64) -> Self {
-        Self {
-            slot,
-            reported: BTreeMap::new(),
-            spent_before: 0,
-            looked_us: now_us,
-            looked_spent: 0,
-            demand: 0,
-            used_us: now_us,
-            asked_us: now_us,
-            closes: Vec::new(),
-        }
-    }
-
-    /// Measures demand, drops what has expired, closes what is idle.
-    fn look(&mut self, now_us: u64, pace: Pace) {
-        let holdings = self.slot.holdings.load_full();
-        let spent = holdings
-            .iter()
-            .map(|holding| holding.spent.load(Ordering::Acquire))
-            .fold(self.spent_before, u64::saturating_add);
-        let elapsed_us = now_us.saturating_sub(self.looked_us);
-        if spent > self.looked_spent {
-            self.used_us = now_us;
-        }
-        if elapsed_us >= LOOK_US {
-            let rate = u128::from(spent.saturating_sub(self.looked_spent)) * 1_000_000 / u128::from(elapsed_us);
-            let rate = u64::try_from(rate).unwrap_or(u64::MAX);
-            self.demand = if rate > self.demand { rate } else { self.demand / 2 + rate / 2 };
-            self.looked_us = now_us;
-            self.looked_spent = spent;
-        }
-        if holdings.iter().any(|holding| holding.deadline_us <= now_us) {
-            // A quota takes back what was not spent, if its window still lasts; a token bucket has written it off.
-            for holding in holdings.iter().filter(|holding| holding.deadline_us <= now_us) {
-                self.closes.push((holding.allowance, holding.close()));
-            }
-            self.keep(|holding| holding.deadline_us > now_us);
-        }
-        if now_us.saturating_sub(self.used_us) >= pace.idle_us {
-            self.demand = 0;
-            self.close_all();
-        }
-    }
-
-    /// Drops holdings from the slot; what was spent of them stays counted.
-    fn keep(&mut self, keeps: impl Fn(&Holding) -> bool) {
-        let holdings = self.slot.holdings.load_full();
-        let (kept, dropped): (Vec<_>, Vec<_>) = holdings.iter().cloned().partition(|holding| keeps(holding));
-        for holding in &dropped {
-            self.spent_before = self.spent_before.saturating_add(holding.spent.load(Ordering::Acquire));
-            self.reported.remove(&holding.allowance);
-        }
-        self.slot.holdings.store(Arc::new(kept));
-    }
-
-    fn close_all(&mut self) {
-        for holding in self.slot.holdings.load_full().iter() {
-            self.closes.push((holding.allowance, holding.close()));
-        }
-        self.keep(|_| false);
-    }
-
-    /// Tokens to ask for beyond what waits: enough until the next renewal and through an election, once half of that is
-    /// gone.
-    fn ahead(&self, now_us: u64, pace: Pace) -> u64 {
-        if self.demand == 0 || self.slot.refused_until_us.load(Ordering::Acquire) > now_us {
-            return 0;
-        }
-        let horizon_us = pace.renew_us.saturating_add(pace.election_us);
-        let wanted = u128::from(self.demand) * u128::from(horizon_us) / 1_000_000;
-        let wanted = u64::try_from(wanted).unwrap_or(u64::MAX).max(1);
-        let lasting = self.slot.remaining(now_us.saturating_add(pace.election_us));
-        if lasting >= wanted / 2 { 0 } else { wanted - lasting }
-    }
-
-    /// Whether the slot's spending must be reported now: to get more, or because what it keeps to itself would hold up
-    /// the refill of a small bucket.
-    fn is_due(&self, now_us: u64, pace: Pace, wants: bool) -> bool {
-        let unreported: u64 = self
-            .slot
-            .holdings
-            .load()
-            .iter()
-            .map(|holding| {
-                let reported = self.reported.get(&holding.allowance).copied().unwrap_or(0);
-                holding.spent.load(Ordering::Acquire).saturating_sub(reported)
-            })
-            .sum();
-        let much = unreported > 0 && unreported >= self.slot.burst.load(Ordering::Relaxed) / 16;
-        let late = unreported > 0 && now_us.saturating_sub(self.asked_us) >= pace.renew_us;
-        wants || much || late || !self.closes.is_empty()
-    }
-
-    fn reports(&mut self, now_us: u64) -> Vec<Spent> {
-        // What is used up need not wait for its end.
-        let used_up: Vec<Arc<Holding>> = self
-            .slot
-            .holdings
-            .load()
-            .iter()
-            .filter(|holding| holding.spent.load(Ordering::Acquire) >= holding.granted)
-            .map(Arc::clone)
-            .collect();
-        for holding in &used_up {
-            self.closes.push((holding.allowance, holding.close()));
-        }
-        if !used_up.is_empty() {
-            self.keep(|holding| !used_up.iter().any(|used| used.allowance == holding.allowance));
-        }
-        let closed =
-            self.closes.iter().map(|(allowance, spent)| Spent { allowance: *allowance, spent: *spent, close: true });
-        let open = self.slot.holdings.load_full();
-        let open = open.iter().filter(|holding| holding.deadline_us > now_us).filter_map(|holding| {
-            let spent = holding.spent.load(Ordering::Acquire);
-            let known = self.reported.get(&holding.allowance).copied().unwrap_or(0);
-            (spent > known).then_some(Spent { allowance: holding.allowance, spent, close: false })
-        });
-        closed.chain(open).collect()
-    }
-
-    fn was_reported(&mut self, report: &Spent) {
-        if report.close {
-            self.closes.retain(|(allowance, _)| *allowance != report.allowance);
-        } else if self.slot.holdings.load().iter().any(|holding| holding.allowance == report.allowance) {
-            self.reported.insert(report.allowance, report.spent);
-        }
-    }
-
-    fn hold(&mut self, allowance: AllowanceId, amount: u64, deadline_us: u64, now_us: u64) {
-        let holding = Arc::new(Holding {
-            allowance,
-            granted: amount,
-            remaining: AtomicI64::new(i64::try_from(amount).unwrap_or(i64::MAX)),
-            spent: AtomicU64::new(0),
-            received_us: now_us,
-            deadline_us,
-        });
-        let mut holdings = self.slot.holdings.load_full().as_ref().clone();
-        holdings.push(holding);
-        // What ends first is spent first.
-        holdings.sort_by_key(|holding| holding.deadline_us);
-        self.slot.holdings.store(Arc::new(holdings));
-        self.used_us = now_us;
-    }
+fn combination(parts: &[(Arc<Slot>, u64)]) -> Vec<(u64, u64)> {
+    parts.iter().map(|(slot, cost)| (slot.number, *cost)).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use machine::{
     Name,
     allowance::{Grant, Scarce},
 };
+use std::sync::atomic::AtomicU64;
 
 const PACE: Pace =
     Pace { cycle_us: 5_000, renew_us: 1_000_000, election_us: 500_000, idle_us: 500_000, patience_us: 2_000_000 };
@@ -96,8 +97,7 @@ fn an_idle_slot_gives_back_what_it_holds_and_goes_away() {
     ledger.accept(1, &answer(vec![grant("l", 5, 9)]), 10);
     ledger.done_waiting(&parts);
     assert_eq!(admit(&parts, 5), Verdict::Admitted { at_us: 10 }, "the tokens arrived after the clock was read");
-    let renewal = ledger.collect(60_000).unwrap();
-    ledger.accept(renewal.request, &Answer::default(), 60_000);
+    assert_eq!(ledger.collect(60_000), None, "one request says nothing of those to come");
     let closing = ledger.collect(700_000).unwrap();
     assert_eq!(closing.reports, [(id("l"), Spent { allowance: 5, spent: 1, close: true })]);
     assert_eq!(admit(&parts, 700_000), Verdict::Dry);
@@ -137,4 +137,272 @@ fn a_warm_slot_asks_ahead_before_it_runs_dry_and_about_once_a_second() {
     }
     assert!(asked < 40, "{asked} requests in ten seconds");
     assert!(dry < 60, "{dry} requests of ten thousand found nothing");
+}
+
+fn id_of(number: usize) -> BucketId {
+    BucketId { limit: Name::new("l").unwrap(), subject: number.to_be_bytes().as_slice().into() }
+}
+
+/// Grants all that is wanted.
+fn grant_all(asked: &Acquire, first: u64) -> Answer {
+    let parts = asked.wants.iter().flat_map(|want| want.parts.iter().map(move |part| (part, want)));
+    let grants = parts.zip(first..).map(|((part, want), allowance)| Grant {
+        bucket: part.bucket.clone(),
+        allowance,
+        amount: part.cost * (want.waiting + want.ahead),
+        ttl_us: 2_000_000,
+    });
+    answer(grants.collect())
+}
+
+#[test]
+fn a_request_keeps_within_its_bounds_and_everybody_gets_a_turn() {
+    const COUNT: usize = 20_000;
+    let mut ledger = Ledger::new(1, 77, PACE);
+    let slots: Vec<_> = (0..COUNT).map(|number| vec![(ledger.slot(&id_of(number), 1_000, 0), 1)]).collect();
+    slots.iter().for_each(|parts| ledger.wait(parts));
+    let mut asked = BTreeSet::new();
+    for cycle in 0..3 {
+        let now = cycle * 10_000;
+        let acquire = ledger.collect(now).unwrap();
+        assert!(acquire.wants.len() <= WANTS_PER_ACQUIRE_MAX);
+        asked.extend(acquire.wants.iter().map(|want| want.parts[0].bucket.clone()));
+        assert!(ledger.accept(acquire.request, &Answer::default(), now + 1));
+    }
+    assert_eq!(asked.len(), COUNT, "nobody is asked for again before everybody was");
+}
+
+#[test]
+fn what_was_not_sent_is_not_taken_for_reported() {
+    const COUNT: usize = 40_000;
+    let mut ledger = Ledger::new(1, 77, PACE);
+    let slots: Vec<_> = (0..COUNT).map(|number| vec![(ledger.slot(&id_of(number), 1, 0), 1)]).collect();
+    slots.iter().for_each(|parts| ledger.wait(parts));
+    let (mut granted, mut now, mut closed) = (0, 0, BTreeMap::new());
+    while closed.len() < COUNT {
+        now += 10_000;
+        assert!(now < 10_000_000, "{} of {COUNT} were reported", closed.len());
+        let Some(acquire) = ledger.collect(now) else { continue };
+        assert!(acquire.reports.len() <= REPORTS_PER_ACQUIRE_MAX);
+        for (_, spent) in &acquire.reports {
+            let known = closed.insert(spent.allowance, spent.spent);
+            assert_eq!((known, spent.close, spent.spent), (None, true, 1), "each close once, for each was answered");
+        }
+        ledger.accept(acquire.request, &grant_all(&acquire, granted), now);
+        granted += acquire.wants.len() as u64;
+        for parts in &slots {
+            if matches!(admit(parts, now), Verdict::Admitted { .. }) {
+                ledger.done_waiting(parts);
+            }
+        }
+    }
+}
+
+#[test]
+fn closing_takes_as_many_requests_as_it_needs() {
+    const COUNT: usize = 40_000;
+    let mut ledger = Ledger::new(1, 77, PACE);
+    let slots: Vec<_> = (0..COUNT).map(|number| vec![(ledger.slot(&id_of(number), 1, 0), 1)]).collect();
+    slots.iter().for_each(|parts| ledger.wait(parts));
+    let mut granted = 0;
+    for cycle in 0..4 {
+        let Some(acquire) = ledger.collect(cycle * 10_000) else { break };
+        ledger.accept(acquire.request, &grant_all(&acquire, granted), cycle * 10_000);
+        granted += acquire.wants.len() as u64;
+    }
+    let mut closed = BTreeSet::new();
+    while let Some(acquire) = ledger.close_all(50_000) {
+        assert!(acquire.wants.is_empty() && acquire.reports.len() <= REPORTS_PER_ACQUIRE_MAX);
+        closed.extend(acquire.reports.iter().map(|(_, spent)| spent.allowance));
+        ledger.accept(acquire.request, &Answer::default(), 50_000);
+    }
+    assert_eq!(closed.len() as u64, granted);
+}
+
+#[test]
+fn a_limit_that_changes_is_asked_for_again() {
+    let mut ledger = Ledger::new(1, 77, PACE);
+    let (parts, others) = (slots(&mut ledger, &["l"]), slots(&mut ledger, &["m"]));
+    let scarce = |limit| Scarce { bucket: id(limit), due_us: 1_000_000_000 };
+    let no = Answer { grants: Vec::new(), scarce: vec![scarce("l"), scarce("m")] };
+    ledger.wait(&parts);
+    ledger.wait(&others);
+    ledger.collect(0).unwrap();
+    ledger.accept(1, &no, 10);
+    assert!(matches!(admit(&parts, 20), Verdict::Refused { .. }));
+    assert_eq!(ledger.collect(10_000), None, "who is refused from memory is not asked for");
+    ledger.limit_changed(&Name::new("l").unwrap(), Some(500));
+    assert_eq!(admit(&parts, 20_000), Verdict::Dry);
+    assert!(matches!(admit(&others, 20_000), Verdict::Refused { .. }), "another limit has not changed");
+    let asked = ledger.collect(20_000).unwrap();
+    assert_eq!(asked.wants.len(), 1);
+    // It changes again while this is on the way: what the answer says may be of the rule before.
+    ledger.limit_changed(&Name::new("l").unwrap(), Some(600));
+    ledger.accept(asked.request, &no, 20_010);
+    assert_eq!(admit(&parts, 20_020), Verdict::Dry);
+    let asked = ledger.collect(30_000).unwrap();
+    ledger.accept(asked.request, &no, 30_010);
+    assert!(matches!(admit(&parts, 30_020), Verdict::Refused { .. }), "now it counts");
+}
+
+#[test]
+fn a_limit_that_is_used_up_refuses_whichever_is_found_dry_first() {
+    let mut ledger = Ledger::new(1, 77, PACE);
+    let parts = slots(&mut ledger, &["a", "b"]);
+    ledger.wait(&parts);
+    ledger.collect(0).unwrap();
+    ledger.accept(1, &Answer { grants: Vec::new(), scarce: vec![Scarce { bucket: id("b"), due_us: 900 }] }, 10);
+    assert_eq!(admit(&parts, 110), Verdict::Refused { retry_us: 800 });
+}
+
+#[test]
+fn a_late_answer_to_a_request_that_was_given_up_goes_back_unspent() {
+    let mut ledger = Ledger::new(1, 77, PACE);
+    let parts = slots(&mut ledger, &["l"]);
+    ledger.wait(&parts);
+    let first = ledger.collect(0).unwrap();
+    let second = ledger.collect(PACE.patience_us).unwrap();
+    let late = answer(vec![grant("l", 5, 9)]);
+    assert!(!ledger.accept(first.request, &late, PACE.patience_us + 1));
+    assert!(!ledger.accept(first.request, &late, PACE.patience_us + 2));
+    assert_eq!(admit(&parts, PACE.patience_us + 3), Verdict::Dry);
+    ledger.accept(second.request, &Answer::default(), PACE.patience_us + 4);
+    let closing = ledger.collect(PACE.patience_us + 10_000).unwrap();
+    assert_eq!(closing.reports, [(id("l"), Spent { allowance: 5, spent: 0, close: true })]);
+}
+
+#[test]
+fn the_steward_sleeps_while_nothing_is_in_use() {
+    let mut ledger = Ledger::new(1, 77, PACE);
+    assert_eq!(ledger.next_us(), None);
+    let parts = slots(&mut ledger, &["l"]);
+    ledger.wait(&parts);
+    assert!(ledger.next_us().unwrap() <= 7, "at once");
+    ledger.collect(7).unwrap();
+    assert_eq!(ledger.next_us(), Some(7 + PACE.patience_us), "it waits for the answer");
+    ledger.accept(1, &answer(vec![grant("l", 5, 9)]), 10);
+    ledger.done_waiting(&parts);
+    drop(parts);
+    let mut looks = 0;
+    while let Some(next) = ledger.next_us() {
+        looks += 1;
+        assert!(looks < 100 && next < 10_000_000, "{looks} looks until {next}");
+        if let Some(acquire) = ledger.collect(next) {
+            ledger.accept(acquire.request, &Answer::default(), next);
+        }
+    }
+    assert!(ledger.is_empty());
+}
+
+#[test]
+fn a_lone_request_is_no_demand() {
+    let mut ledger = Ledger::new(1, 77, PACE);
+    let parts = slots(&mut ledger, &["l"]);
+    ledger.wait(&parts);
+    let (mut asked, mut ahead) = (0, 0);
+    for now in (0..3_000_000).step_by(1_000) {
+        let Some(acquire) = ledger.collect(now) else { continue };
+        asked += 1;
+        ahead += acquire.wants.iter().map(|want| want.ahead).sum::<u64>();
+        ledger.accept(acquire.request, &grant_all(&acquire, 5), now);
+        if asked == 1 {
+            assert!(matches!(admit(&parts, now), Verdict::Admitted { .. }));
+            ledger.done_waiting(&parts);
+        }
+    }
+    assert_eq!((asked, ahead), (2, 0), "one to ask, one to give back");
+}
+
+/// Workers spend as fast as they can while the steward closes what is idle or over and brings more: what is admitted
+/// never exceeds what was granted, and never what the closes say.
+#[test]
+fn workers_and_steward_at_once() {
+    use std::sync::atomic::AtomicBool;
+    let pace = Pace { cycle_us: 1, renew_us: 20, election_us: 10, idle_us: 1_000, patience_us: 1_000_000 };
+    let mut ledger = Ledger::new(1, 77, pace);
+    let names = ["a", "b", "c"];
+    let slots: Vec<Arc<Slot>> = names.iter().map(|name| ledger.slot(&id(name), 100, 0)).collect();
+    let (now, stop) = (AtomicU64::new(1), AtomicBool::new(false));
+    let mut closed: BTreeMap<u64, (BucketId, u64)> = BTreeMap::new();
+    let mut granted: BTreeMap<u64, (BucketId, u64)> = BTreeMap::new();
+    let note = |acquire: &Acquire, closed: &mut BTreeMap<u64, (BucketId, u64)>| {
+        for (id, spent) in acquire.reports.iter().filter(|(_, spent)| spent.close) {
+            closed.insert(spent.allowance, (id.clone(), spent.spent));
+        }
+    };
+    let admitted = std::thread::scope(|scope| {
+        let worker = |seed: u64| {
+            let (slots, now, stop) = (&slots, &now, &stop);
+            move || {
+                let (mut admitted, mut random) = ([0_u64; 3], seed);
+                while !stop.load(Ordering::Relaxed) {
+                    random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    let mut parts = Vec::new();
+                    let mut places = Vec::new();
+                    for place in 0..3 {
+                        let cost = random >> (20 + 4 * place) & 7;
+                        if cost > 0 {
+                            parts.push((Arc::clone(&slots[place]), cost));
+                            places.push((place, cost));
+                        }
+                    }
+                    if matches!(admit(&parts, now.load(Ordering::Relaxed)), Verdict::Admitted { .. }) {
+                        places.iter().for_each(|(place, cost)| admitted[*place] += cost);
+                    }
+                }
+                admitted
+            }
+        };
+        let workers: Vec<_> = (1..=3).map(|seed| scope.spawn(worker(seed))).collect();
+        let parts: Vec<_> = slots.iter().map(|slot| (Arc::clone(slot), 7)).collect();
+        let mut allowance = 0;
+        for step in 1..1_500_u64 {
+            let time = step * 20;
+            (0..8).for_each(|_| std::thread::yield_now());
+            now.store(time, Ordering::Relaxed);
+            if step % 3 == 0 {
+                ledger.wait(&parts);
+            }
+            if step % 7 == 0 {
+                // The end of everything that is held, in the middle of what workers do.
+                for account in ledger.accounts.values_mut() {
+                    account.close(|_| true);
+                }
+            }
+            if let Some(acquire) = ledger.collect(time) {
+                note(&acquire, &mut closed);
+                let mut grants = Vec::new();
+                for (place, name) in names.iter().enumerate().filter(|_| !acquire.wants.is_empty()) {
+                    allowance += 1;
+                    let amount = 200 + (allowance * 7 + place as u64) % 500;
+                    granted.insert(allowance, (id(name), amount));
+                    grants.push(Grant { bucket: id(name), allowance, amount, ttl_us: 400 });
+                }
+                ledger.accept(acquire.request, &answer(grants), time);
+            }
+            if step % 3 == 0 {
+                ledger.done_waiting(&parts);
+            }
+        }
+        while let Some(acquire) = ledger.close_all(1_000_000) {
+            note(&acquire, &mut closed);
+            ledger.accept(acquire.request, &Answer::default(), 1_000_000);
+        }
+        // Nothing can be spent any more, however long they go on.
+        std::thread::yield_now();
+        stop.store(true, Ordering::Relaxed);
+        workers
+            .into_iter()
+            .map(|worker| worker.join().unwrap())
+            .fold([0; 3], |sum: [u64; 3], one| std::array::from_fn(|place| sum[place] + one[place]))
+    });
+    assert_eq!(closed.len(), granted.len(), "each allowance is closed once");
+    for (place, name) in names.iter().enumerate() {
+        let sum = |of: &BTreeMap<u64, (BucketId, u64)>| {
+            of.values().filter(|(bucket, _)| *bucket == id(name)).map(|(_, amount)| amount).sum::<u64>()
+        };
+        let (granted, closed, admitted) = (sum(&granted), sum(&closed), admitted[place]);
+        assert!(admitted > 1_000, "only {admitted} of {name} were put to the test");
+        assert!(admitted <= closed && closed <= granted, "{name}: {admitted} admitted, {closed} closed, {granted}");
+    }
 }
