@@ -204,10 +204,16 @@ impl Allowances {
         true
     }
 
-    /// The request under way, to send again when the stream to the leader was cut.
+    /// Whether a request is under way: not answered, and not given up.
     #[must_use]
-    pub fn under_way(&self) -> Option<Acquire> {
-        lock(&self.inner).ledger.under_way().cloned()
+    pub fn is_asking(&self) -> bool {
+        lock(&self.inner).ledger.under_way().is_some()
+    }
+
+    /// Whether requests wait for tokens.
+    #[must_use]
+    pub fn is_waited_for(&self) -> bool {
+        lock(&self.inner).waiting > 0
     }
 
     /// Resolves when something should be asked before the next cycle: a request waits for tokens.

@@ -16,13 +16,15 @@ pub(crate) struct Applied {
     pub(crate) membership: StoredMembershipForm,
     /// What readers get.
     pub(crate) view: Arc<View>,
+    /// The last entry in it that did more than to serve allowances, which no worker need be told of.
+    pub(crate) news: u64,
 }
 
 impl Applied {
     pub(crate) fn new(state: State, last: Option<LogIdForm>, membership: StoredMembershipForm) -> Self {
         let index = last.map_or(0, |last| last.index);
         let view = Arc::new(View { index, at: state.at, registry: state.registry.clone() });
-        Self { state, last, membership, view }
+        Self { state, last, membership, view, news: index }
     }
 
     /// The number of the last entry; 0 before the first.

@@ -1,12 +1,16 @@
 //! What only the leader can answer. Each of these is asked by this node's own handle and by other nodes' alike.
 
 use crate::{
-    batch::{Declined, PROPOSAL_BYTES_MAX},
+    batch::{ACQUIRE_BYTES_MAX, Declined, PROPOSAL_BYTES_MAX},
     node::Node,
     session::tenure::{SessionId, Tenure},
     status::{FenceState, Observation, Observed},
 };
-use machine::{At, Outcome, Proposal, member::NodeId};
+use machine::{
+    At, Outcome, Proposal,
+    allowance::{Acquire, Answer},
+    member::NodeId,
+};
 use std::{
     collections::BTreeSet,
     sync::Arc,
@@ -111,6 +115,15 @@ impl Node {
             metrics::histogram!("quorate_raft_fence_seconds").record(began.elapsed().as_secs_f64());
         }
         Ok(committed)
+    }
+
+    /// Serves what a node asks of the limits.
+    pub(crate) async fn lead_acquire(&self, acquire: Acquire, bytes: usize) -> Result<Answer, Refused> {
+        if bytes > ACQUIRE_BYTES_MAX {
+            return Err(Refused::TooLarge);
+        }
+        self.tenure().ok_or(Refused::NotLeader)?;
+        Ok(self.batcher.acquire(acquire, bytes).await?)
     }
 
     /// Grants a member authority for what it reported just now, or `None` if it is to have none or no majority says that

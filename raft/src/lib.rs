@@ -22,7 +22,11 @@
 //! **Who is a member** is decided by commands in the replicated state; `membership` makes raft's own membership follow.
 //!
 //! **Time** is an argument everywhere: the clocks are the caller's ([`Clock`]), and what is shared of them is the
-//! leader's tenure, which ends with its leadership. Leases and allowances will travel in the same session.
+//! leader's tenure, which ends with its leadership.
+//!
+//! **The life of a token.** A worker spends what the node holds (`allowances`). `session/steward` asks for more before it
+//! is gone, `session/report` carries it to the leader, where `batch` puts what all nodes ask into one entry, and apply
+//! answers each of them.
 
 mod adapt;
 mod allowances;

@@ -22,6 +22,7 @@ use crate::{
         clock::HeardTime,
         report,
         server::LeaderService,
+        steward::{self, Outbox},
         tenure::{self, Tenure},
     },
     start::{Callers, Certificate, Folders, Start, StartError},
@@ -35,6 +36,7 @@ use ::session::lease::{Authority, Lease};
 use imbl::OrdMap;
 use machine::{
     Actor, At, Command, Outcome, Refusal, RequestId, View, Wall,
+    allowance::Answer,
     bucket::Incarnation,
     command::Initialize,
     member::{MemberSpec, NodeId},
@@ -48,11 +50,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{sync::watch, task::JoinSet, time::Instant};
 
 /// How long a stopping node waits for its own tasks and for the log to be let go.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
@@ -81,6 +79,7 @@ pub(crate) struct Node {
     authority: Arc<Authority>,
     lease: Arc<Mutex<Lease>>,
     allowances: Arc<Allowances>,
+    outbox: Outbox,
     tenure: watch::Sender<Option<Arc<Tenure>>>,
     spec: watch::Sender<MemberSpec>,
     stopping: watch::Sender<bool>,
@@ -131,7 +130,7 @@ impl Node {
             stall: timing.election_max,
         };
         let engine = Engine::open(node, &timing, &upkeep, network, log.clone(), machine).await?;
-        let (batcher, proposals) = Batcher::new();
+        let (batcher, intake) = Batcher::new();
         let (pace, caps) = (timing.pace(), AllowanceCaps::default());
         let allowances = Arc::new(Allowances::new(node, incarnation(), pace, caps, Arc::clone(&clock)));
         let heard = Heard { session: Session::Seeking, time: HeardTime::default(), at_us: None, committed: None };
@@ -154,6 +153,7 @@ impl Node {
             authority: Arc::default(),
             lease: Arc::default(),
             allowances,
+            outbox: Outbox::default(),
             tenure: watch::Sender::new(None),
             spec: watch::Sender::new(spec),
             stopping: watch::Sender::new(false),
@@ -162,12 +162,12 @@ impl Node {
             held: Mutex::new(""),
             tasks: Mutex::new(JoinSet::new()),
         });
-        node.spawn(publish, proposals);
+        node.spawn(publish, intake);
         Ok(node)
     }
 
     /// Every task that this node runs. They end with it, at the latest in [`Node::stop`].
-    fn spawn(self: &Arc<Self>, publish: crate::start::Publish, proposals: mpsc::Receiver<batch::Pending>) {
+    fn spawn(self: &Arc<Self>, publish: crate::start::Publish, intake: batch::Intake) {
         let (heard, clock) = (Arc::clone(&self.heard), Arc::clone(&self.clock));
         let heard_wall = move || {
             let time = lock(&heard).time;
@@ -186,9 +186,11 @@ impl Node {
         let put_in_force = move |index| lock(&lease).enforced(&authority, index);
         tasks.spawn(publish::publish(self.applied.clone(), publish, self.enforced.clone(), put_in_force));
         let terms = self.timing.terms();
-        tasks.spawn(batch::run(self.engine.clone(), proposals, self.tenure.subscribe(), self.engine.watch(), terms));
+        tasks.spawn(batch::run(self.engine.clone(), intake, self.tenure.subscribe(), self.engine.watch(), terms));
         tasks.spawn(addresses(Arc::clone(&self.peers), self.applied.clone(), self.engine.watch()));
         tasks.spawn(report::report(Arc::clone(self)));
+        tasks.spawn(steward::ask(Arc::clone(self)));
+        tasks.spawn(steward::follow_limits(Arc::clone(self)));
         tasks.spawn(membership::follow(Arc::clone(self)));
         tasks.spawn(upkeep::keep(Arc::clone(self)));
     }
@@ -264,6 +266,16 @@ impl Node {
     /// What this node may spend of the cluster's limits.
     pub(crate) fn allowances(&self) -> Arc<Allowances> {
         Arc::clone(&self.allowances)
+    }
+
+    /// What this node asks of the limits.
+    pub(crate) fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The leader has answered what this node asked of the limits.
+    pub(crate) fn answered(&self, request: u64, answer: &Answer) {
+        self.outbox.answered(&self.allowances, &*self.clock, request, answer);
     }
 
     /// The leader has granted this. `sent_us` is from before the report was sent that asked for it.
@@ -432,6 +444,8 @@ impl Node {
     }
 
     pub(crate) async fn stop(self: &Arc<Self>) {
+        // While there is a leader who can take it. The caller has drained its workers.
+        steward::give_back(self).await;
         if let Some(tenure) = self.tenure()
             && let Some(heir) = self.heir(&tenure)
         {
@@ -444,7 +458,7 @@ impl Node {
                 Err(why) => tracing::warn!(?why, "leadership could not be handed over: an election will"),
             }
         }
-        // Before the goodbye says so. The caller has drained its workers.
+        // Before the goodbye says so.
         lock(&self.lease).give_up(&self.authority);
         if self.stopping.send_replace(true) {
             return;

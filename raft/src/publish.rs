@@ -1,5 +1,6 @@
 //! From applied to enforced: hands each new View to the caller's workers, and notes how far they enforce. Applying does
-//! not wait for it, and a View is skipped when a newer one is there.
+//! not wait for it, and a View is skipped when a newer one is there. Entries that only serve allowances change nothing
+//! that workers decide by: they count as enforced without a word to anybody, many times a second.
 
 use crate::{applied::Applied, start::Publish};
 use std::sync::Arc;
@@ -12,15 +13,23 @@ pub(crate) async fn publish(
     enforced: watch::Sender<u64>,
     put_in_force: impl Fn(u64),
 ) {
+    let mut published = None;
     loop {
-        let view = Arc::clone(&applied.borrow_and_update().view);
+        let (view, news) = {
+            let applied = applied.borrow_and_update();
+            (Arc::clone(&applied.view), applied.news)
+        };
         let index = view.index;
-        publish(view).await;
+        let is_news = published.is_none_or(|published| news > published);
+        if is_news {
+            publish(view).await;
+            published = Some(index);
+        }
         put_in_force(index);
         enforced.send_if_modified(|enforced| {
             let further = index > *enforced;
             *enforced = index.max(*enforced);
-            further
+            further && is_news
         });
         if applied.changed().await.is_err() {
             return;
@@ -68,6 +77,34 @@ mod tests {
         gate.add_permits(1);
         enforces.wait_for(|index| *index == 9).await.unwrap();
         assert_eq!(*seen.lock().unwrap(), [1, 9]);
+        drop(applied);
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_only_serves_allowances_is_enforced_without_a_word() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let noted = Arc::clone(&seen);
+        let workers: Publish = Arc::new(move |view| {
+            noted.lock().unwrap().push(view.index);
+            async {}.boxed()
+        });
+        let (applied, receive) = watch::channel(at(1));
+        let (enforced, mut enforces) = watch::channel(0);
+        let in_force = watch::Sender::new(0);
+        let (notes, mut noted) = (in_force.clone(), in_force.subscribe());
+        let task = tokio::spawn(publish(receive, workers, enforced, move |index| {
+            notes.send_replace(index);
+        }));
+        enforces.wait_for(|index| *index == 1).await.unwrap();
+        applied.send_replace(Arc::new(Applied { news: 1, ..Applied::clone(&at(2)) }));
+        noted.wait_for(|index| *index == 2).await.unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(*enforces.borrow(), 2);
+        assert!(!enforces.has_changed().unwrap(), "nobody waits for it");
+        applied.send_replace(at(3));
+        enforces.changed().await.unwrap();
+        assert_eq!(*seen.lock().unwrap(), [1, 3]);
         drop(applied);
         task.await.unwrap();
     }

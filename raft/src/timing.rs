@@ -46,11 +46,11 @@ impl Timing {
     pub const fn of(profile: Profile) -> Self {
         match profile {
             Profile::Lan => Self {
-                heartbeat: Duration::from_millis(100),
-                election_min: Duration::from_millis(500),
-                election_max: Duration::from_millis(1000),
-                report: Duration::from_millis(250),
-                lease: Duration::from_millis(3500),
+                heartbeat: Duration::from_millis(75),
+                election_min: Duration::from_millis(300),
+                election_max: Duration::from_millis(600),
+                report: Duration::from_millis(200),
+                lease: Duration::from_millis(2000),
                 silence: Duration::from_secs(2),
                 propose: Duration::from_secs(10),
                 read: Duration::from_secs(5),

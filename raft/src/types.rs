@@ -1,6 +1,6 @@
 //! openraft's types, spelled for this cluster. With `adapt`, the only file that names them.
 
-use machine::{Outcome, member::NodeId};
+use machine::{Outcome, allowance::Answer, member::NodeId};
 use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
@@ -9,19 +9,28 @@ openraft::declare_raft_types!(
     /// test most.
     pub(crate) TypeConfig:
         D = Gathered,
-        R = Vec<(Outcome, u64)>,
+        R = Done,
         NodeId = NodeId,
         Node = Peer,
 );
 
-/// What one log entry carries: the proposals that a leader gathered. Shared, because the log's cache, replication and
+/// What one log entry carries: the proposals and the acquires that a leader gathered. Shared, because the log's cache, replication and
 /// apply all hold it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Gathered(pub(crate) Arc<machine::Entry>);
 
+/// What became of an entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Done {
+    /// Of each proposal, and where in the log it was done: for a retry, the first time.
+    pub(crate) outcomes: Vec<(Outcome, u64)>,
+    /// To each node that asked for allowances.
+    pub(crate) answers: Vec<Answer>,
+}
+
 impl fmt::Display for Gathered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} proposals", self.0.proposals.len())
+        write!(f, "{} proposals, {} acquires", self.0.proposals.len(), self.0.acquires.len())
     }
 }
 

@@ -129,5 +129,9 @@ fn gauge(node: &Node) {
     metrics::gauge!("quorate_raft_lag").set(local.last_index.saturating_sub(local.enforced) as f64);
     metrics::gauge!("quorate_raft_failed").set(if local.failed.is_some() { 1.0 } else { 0.0 });
     metrics::gauge!("quorate_lease_remaining_seconds").set(local.authority_ms as f64 / 1000.0);
+    let holds = node.allowances().holds();
+    metrics::gauge!("quorate_limit_slots").set(holds.slots as f64);
+    metrics::gauge!("quorate_limit_waiting").set(holds.waiting as f64);
+    metrics::gauge!("quorate_limit_stranded_tokens").set(holds.tokens as f64);
     metrics::gauge!("quorate_disk_low").set(if local.disk_low { 1.0 } else { 0.0 });
 }

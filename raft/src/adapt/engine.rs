@@ -6,10 +6,10 @@ use crate::{
     start::StartError,
     status::Role,
     timing::{Timing, Upkeep},
-    types::{Gathered, LeaderId, LogId, Peer, Raft, TypeConfig},
+    types::{Done, Gathered, LeaderId, LogId, Peer, Raft, TypeConfig},
 };
 use futures::future::BoxFuture;
-use machine::{Outcome, member::NodeId};
+use machine::member::NodeId;
 use openraft::{
     ChangeMembers, Config, Instant, ReadPolicy, ServerState, SnapshotPolicy, StepDownPolicy,
     async_runtime::watch::WatchReceiver,
@@ -116,8 +116,8 @@ pub(crate) enum WriteError {
     Stopped,
 }
 
-/// What became of the proposals in an entry, and where in the log each was done (for a retry, the first time).
-pub(crate) type Wrote = Result<Vec<(Outcome, u64)>, WriteError>;
+/// What became of an entry.
+pub(crate) type Wrote = Result<Done, WriteError>;
 
 /// Why a change of members did not happen, for the log.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -4,11 +4,11 @@
 use crate::{
     applied::Applied,
     codec::form::{LogIdForm, MembershipForm, StoredMembershipForm},
-    types::{SnapshotMeta, StoredMembership, TypeConfig},
+    types::{Done, Payload, SnapshotMeta, StoredMembership, TypeConfig},
     vault::{Held, Offered, Vault},
 };
 use futures::{Stream, TryStreamExt};
-use machine::{State, View};
+use machine::{Effects, State, View};
 use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder, Snapshot,
     storage::{EntryResponder, RaftStateMachine},
@@ -24,6 +24,7 @@ pub(crate) struct Machine {
     state: State,
     last: Option<LogIdForm>,
     membership: StoredMembershipForm,
+    news: u64,
     applied: watch::Sender<Arc<Applied>>,
     views: watch::Sender<Arc<View>>,
     vault: Arc<Vault>,
@@ -35,6 +36,7 @@ impl Machine {
             state: applied.state.clone(),
             last: applied.last,
             membership: applied.membership.clone(),
+            news: applied.index(),
             applied: watch::Sender::new(Arc::new(applied.clone())),
             views: watch::Sender::new(Arc::clone(&applied.view)),
             vault,
@@ -46,8 +48,30 @@ impl Machine {
         (self.applied.subscribe(), self.views.subscribe())
     }
 
+    fn apply_one(&mut self, id: LogIdForm, payload: &Payload) -> Done {
+        let entry = match payload {
+            EntryPayload::Normal(gathered) => &gathered.0,
+            EntryPayload::Blank => {
+                self.news = id.index;
+                return Done::default();
+            }
+            EntryPayload::Membership(membership) => {
+                self.news = id.index;
+                let membership = MembershipForm::from(membership);
+                self.membership = StoredMembershipForm { set_by: Some(id), membership };
+                return Done::default();
+            }
+        };
+        if !entry.proposals.is_empty() {
+            self.news = id.index;
+        }
+        let Effects { applied, answers } = self.state.apply_entry(id.index, entry);
+        Done { outcomes: applied.into_iter().map(|applied| (applied.outcome, applied.index)).collect(), answers }
+    }
+
     fn hand_out(&self) {
         let applied = Applied::new(self.state.clone(), self.last, self.membership.clone());
+        let applied = Applied { news: self.news, ..applied };
         let view = Arc::clone(&applied.view);
         self.applied.send_replace(Arc::new(applied));
         self.views.send_replace(view);
@@ -70,36 +94,25 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let mut applied = 0_usize;
         loop {
             let next = entries.try_next().await?;
-            let done = next.is_none();
+            let is_last = next.is_none();
             if let Some((entry, responder)) = next {
                 let id = LogIdForm::from(&entry.log_id);
-                let outcomes = match &entry.payload {
-                    EntryPayload::Blank => Vec::new(),
-                    EntryPayload::Normal(gathered) => {
-                        let effects = self.state.apply_entry(id.index, &gathered.0);
-                        effects.applied.into_iter().map(|applied| (applied.outcome, applied.index)).collect()
-                    }
-                    EntryPayload::Membership(membership) => {
-                        self.membership =
-                            StoredMembershipForm { set_by: Some(id), membership: MembershipForm::from(membership) };
-                        Vec::new()
-                    }
-                };
+                let done = self.apply_one(id, &entry.payload);
                 self.last = Some(id);
                 applied += 1;
                 if let Some(responder) = responder {
-                    answers.push((responder, outcomes));
+                    answers.push((responder, done));
                 }
             }
-            if applied > 0 && (done || applied >= BATCH_ENTRIES_MAX) {
+            if applied > 0 && (is_last || applied >= BATCH_ENTRIES_MAX) {
                 // Readers before proposers: who was answered finds its own write.
                 self.hand_out();
-                for (responder, outcomes) in answers.drain(..) {
-                    responder.send(outcomes);
+                for (responder, done) in answers.drain(..) {
+                    responder.send(done);
                 }
                 applied = 0;
             }
-            if done {
+            if is_last {
                 return Ok(());
             }
         }
@@ -118,6 +131,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.state = applied.state;
         self.last = applied.last;
         self.membership = applied.membership;
+        self.news = self.last.map_or(0, |last| last.index);
         self.hand_out();
         Ok(())
     }

@@ -4,7 +4,7 @@
 use super::{decode, encode, form::*};
 use machine::{
     Actor, At, Command, Entry, Name, Outcome, Proposal, RequestId, Tick, Wall,
-    allowance::{Acquire, BucketId, Part, Want},
+    allowance::{Acquire, Answer, BucketId, Grant, Part, Scarce, Want},
     bucket::{Spent, Terms},
     command::{Initialize, Precondition},
     key::{KeyId, SecretHash},
@@ -118,6 +118,12 @@ fn acquire() -> Acquire {
     Acquire { node: 2, incarnation: u64::MAX, request: 600, reports, wants }
 }
 
+fn granted() -> Answer {
+    let bucket = BucketId { limit: name("plan"), subject: b"acme".as_slice().into() };
+    let grant = Grant { bucket: bucket.clone(), allowance: 70_002, amount: 504, ttl_us: 2_000_000 };
+    Answer { grants: vec![grant], scarce: vec![Scarce { bucket, due_us: 300_000 }] }
+}
+
 fn membership() -> StoredMembershipForm {
     StoredMembershipForm {
         set_by: Some(LogIdForm { term: 1, node: 1, index: 0 }),
@@ -169,6 +175,8 @@ fn what_peers_say_stays_readable() {
     let place = PlaceForm { last: Some(ID), membership: membership(), ..PlaceForm::default() };
     check("snapshot-head-1", &SnapshotHeadForm { vote: VOTE, place, bytes: 1 << 40 });
     check("spec-1", &spec());
+    check("acquire-1", &acquire());
+    check("answer-1", &granted());
     let refused = Outcome::Refused(Refusal::Conflict { noun: Noun::Key, expected: 3, actual: 4 });
     check("outcome-1", &[Outcome::Done { revision: 8 }, Outcome::Admitted { revision: 9, id: 3 }, refused]);
 }

@@ -2,14 +2,16 @@
 //! cluster's time and its authority to admit requests. A leader reports to itself, without a stream.
 //!
 //! A report is sent when there is news and at least every so often, and one at a time: while it is not answered, news
-//! gathers. So the number of reports follows the round trip, not the number of writes.
+//! gathers. So the number of reports follows the round trip, not the number of writes. What the node asks of the limits
+//! goes along by itself, likewise one request at a time.
 
 use crate::{
-    adapt::engine::Reign,
+    adapt::{engine::Reign, network::MESSAGE_BYTES_MAX},
     lead::Grant,
     node::Node,
     session::{
         renewals::Renewals,
+        steward::Letter,
         table::Said,
         tenure::{SessionId, Tenure},
     },
@@ -24,6 +26,10 @@ use tonic::Code;
 
 /// How long to wait before a leader that could not be reached is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// Messages that wait to be taken by the connection: a report, a request for allowances, those that take the place of
+/// requests that were given up, and the goodbye.
+const UPWARDS_MAX: usize = 8;
 
 /// Why a session ended.
 enum Ended {
@@ -49,7 +55,10 @@ pub(crate) async fn report(node: Arc<Node>) {
         }
         let pause = match leader {
             Some(leader) if leader == node.id => {
-                here(&node).await;
+                tokio::select! {
+                    () = here(&node) => {}
+                    () = serve_here(&node) => {}
+                }
                 PAUSE
             }
             Some(leader) => match there(&node, leader).await {
@@ -104,7 +113,8 @@ async fn here(node: &Arc<Node>) {
             };
             held.report(session, node.id, said(node), Some(node.spec()));
             if !node.is_stopping()
-                && let Some(grant) = renewed.renew(node, &held, session, node.id).await
+                && renewed.is_due(node.timing.report)
+                && let Some(grant) = node.lead_grant(&held, session, node.id).await
             {
                 node.granted(sent_us, grant);
             }
@@ -125,24 +135,52 @@ async fn here(node: &Arc<Node>) {
     }
 }
 
+/// Serves what this node asks of the limits, while it leads.
+async fn serve_here(node: &Arc<Node>) {
+    let mut letters = node.outbox().watch();
+    loop {
+        let letter: Option<Arc<Letter>> = letters.borrow_and_update().clone();
+        let served = async {
+            while let Some(letter) = &letter {
+                match node.lead_acquire(letter.acquire.clone(), letter.record.len()).await {
+                    Ok(answer) => return node.answered(letter.acquire.request, &answer),
+                    Err(_) => tokio::time::sleep(PAUSE).await,
+                }
+            }
+        };
+        let changed = async {
+            served.await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = changed => {}
+            // A newer request, or none.
+            changed = letters.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
 /// Reports to another node while it leads.
 async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
     let link = match node.peers.link(leader).await {
         Ok(link) => link,
         Err(error) => return Ended::Broken(error.to_string()),
     };
-    // One report is on the way at a time; the second place is for the goodbye.
-    let (send, reports) = mpsc::channel(2);
+    let (send, reports) = mpsc::channel(UPWARDS_MAX);
     let mut enforced = node.watch_enforced();
     let mut leaders = node.watch_leader();
     let mut stopping = node.watch_stopping();
     let mut certificate = node.certificate.clone();
     let mut spec = node.watch_spec();
-    let mut client = LeaderClient::new(link.channel.clone());
+    let mut letters = node.outbox().watch();
+    let mut client = LeaderClient::new(link.channel.clone())
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
 
     // Read before the report is handed over: the lease that answers it counts from here.
     let mut sent_us = node.clock.boot_us();
-    if send.try_send(message(node, true)).is_err() {
+    let mut sequence = 1;
+    if send.try_send(message(node, sequence, true)).is_err() {
         return Ended::Moved;
     }
     let open = tokio::time::timeout(node.timing.silence, client.session(ReceiverStream::new(reports)));
@@ -159,6 +197,8 @@ async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
     };
     let (mut answered, mut news, mut moved) = (false, false, false);
     let mut began_at = None;
+    // What another leader did not answer is asked again.
+    letters.mark_changed();
     let mut deadline = Instant::now() + node.timing.silence;
     let mut next = Instant::now() + node.timing.report;
     loop {
@@ -166,7 +206,8 @@ async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
             enforced.mark_unchanged();
             certificate.mark_unchanged();
             sent_us = node.clock.boot_us();
-            if send.try_send(message(node, moved)).is_err() {
+            sequence += 1;
+            if send.try_send(message(node, sequence, moved)).is_err() {
                 return Ended::Broken("the session has ended".to_owned());
             }
             (answered, news, moved) = (false, false, false);
@@ -175,8 +216,13 @@ async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
         }
         tokio::select! {
             said = advice.message() => match said {
-                Ok(Some(Advice { tick_us, wall_ms, committed, lease_ttl_us: ttl_us, read_index, .. })) => {
-                    // It answers the one report that is on the way, which was sent at `sent_us` or later.
+                Ok(Some(said)) if !said.answer.is_empty() => match crate::codec::decode(&said.answer) {
+                    Ok(answer) => node.answered(said.request, &answer),
+                    Err(error) => return Ended::Broken(format!("the leader's answer: {error}")),
+                },
+                // It answers the one report that is on the way, and its lease counts from when that was sent.
+                Ok(Some(said)) if said.sequence == sequence => {
+                    let Advice { tick_us, wall_ms, committed, lease_ttl_us: ttl_us, read_index, .. } = said;
                     if ttl_us > 0 {
                         node.granted(sent_us, Grant { ttl_us, read_index });
                     }
@@ -185,12 +231,21 @@ async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
                     node.session_is(status::Session::Open);
                     answered = true;
                 }
+                Ok(Some(_)) => {}
                 Ok(None) => return Ended::Broken("the leader has ended the session".to_owned()),
                 Err(status) => {
                     node.peers.blame(&link, &status);
                     return ended(&status);
                 }
             },
+            Ok(()) = letters.changed() => {
+                let letter = letters.borrow_and_update().clone();
+                if let Some(letter) = letter
+                    && send.try_send(asking(node.id, &letter)).is_err()
+                {
+                    return Ended::Broken("the session takes nothing more".to_owned());
+                }
+            }
             _ = enforced.changed() => news = true,
             _ = spec.changed() => (news, moved) = (true, true),
             Ok(()) = certificate.changed() => news = true,
@@ -201,7 +256,7 @@ async fn there(node: &Arc<Node>, leader: NodeId) -> Ended {
             }
             _ = stopping.changed() => {
                 // Said once, and the stream is given a moment to carry it; if it is lost, silence says the same later.
-                if send.try_send(message(node, false)).is_ok() {
+                if send.try_send(message(node, sequence + 1, false)).is_ok() {
                     let _: Result<_, _> = tokio::time::timeout(PAUSE, async {
                         while let Ok(Some(_)) = advice.message().await {}
                     }).await;
@@ -237,7 +292,11 @@ fn said(node: &Node) -> Said {
     }
 }
 
-fn message(node: &Node, with_spec: bool) -> Report {
+fn asking(node: NodeId, letter: &Letter) -> Report {
+    Report { node, acquire: letter.record.clone(), ..Report::default() }
+}
+
+fn message(node: &Node, sequence: u64, with_spec: bool) -> Report {
     let said = said(node);
     let spec = if with_spec { crate::codec::encode(&node.spec()).unwrap_or_default() } else { bytes::Bytes::new() };
     Report {
@@ -249,5 +308,7 @@ fn message(node: &Node, with_spec: bool) -> Report {
         certificate_not_after_ms: said.not_after_ms,
         disk_low: said.disk_low,
         leaving: said.leaving,
+        sequence,
+        ..Report::default()
     }
 }

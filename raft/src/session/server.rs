@@ -3,6 +3,7 @@
 
 use crate::{
     adapt::{network::MESSAGE_BYTES_MAX, server::Proved},
+    batch::ACQUIRE_BYTES_MAX,
     codec,
     lead::{Committed, Kept, Refused},
     node::Node,
@@ -13,8 +14,15 @@ use crate::{
     },
     status::{FenceState, Observed},
 };
-use futures::stream::{self, BoxStream, StreamExt};
-use machine::{Proposal, member::MemberSpec};
+use futures::{
+    future::BoxFuture,
+    stream::{self, BoxStream, StreamExt},
+};
+use machine::{
+    Proposal,
+    allowance::Acquire,
+    member::{MemberSpec, NodeId},
+};
 use proto::peer::{
     self, Advice, Fenced, ObserveReply, ObserveRequest, ProposeReply, ProposeRequest, ReadIndexReply, ReadIndexRequest,
     Report, TransferToReply, TransferToRequest, leader_server,
@@ -105,12 +113,19 @@ impl leader_server::Leader for LeaderService {
         let node = self.node()?;
         let proved = Proved::of(&request, node.callers)?;
         let tenure = node.tenure().ok_or_else(|| Status::failed_precondition("this node does not lead"))?;
-        let id = tenure.session();
-        let session = Session { node: Arc::downgrade(&node), tenure, proved, id, renewals: Renewals::default() };
-        let advice = stream::try_unfold((request.into_inner(), session), async |(mut reports, mut session)| {
-            let Some(report) = session.next(&mut reports).await? else { return Ok(None) };
-            let advice = session.take(report).await?;
-            Ok(Some((advice, (reports, session))))
+        let session = Session {
+            node: Arc::downgrade(&node),
+            proved,
+            id: tenure.session(),
+            tenure,
+            renewals: Renewals::default(),
+            reports: request.into_inner(),
+            advice: None,
+            answer: None,
+        };
+        let advice = stream::try_unfold(session, async |mut session| {
+            let advice = session.next().await?;
+            Ok(advice.map(|advice| (advice, session)))
         });
         Ok(Response::new(advice.boxed()))
     }
@@ -153,18 +168,27 @@ impl leader_server::Leader for LeaderService {
     }
 }
 
-/// One member's session, on the leader.
+/// What is said to a member once it is known.
+type Saying = BoxFuture<'static, Result<Advice, Status>>;
+
+/// One member's session, on the leader. A lease waits for a majority and an answer for an entry of the log: each goes out
+/// when it is there.
 struct Session {
     node: Weak<Node>,
     tenure: Arc<Tenure>,
     proved: Proved,
     id: SessionId,
     renewals: Renewals,
+    reports: Streaming<Report>,
+    /// What answers the last report.
+    advice: Option<Saying>,
+    /// What answers the last request for allowances.
+    answer: Option<Saying>,
 }
 
 impl Session {
-    /// The next report, while this leader leads.
-    async fn next(&self, reports: &mut Streaming<Report>) -> Result<Option<Report>, Status> {
+    /// What to say next, while this leader leads; `None` when the member has ended the session.
+    async fn next(&mut self) -> Result<Option<Advice>, Status> {
         let Some(mut tenure) = self.node.upgrade().map(|node| node.watch_tenure()) else {
             return Err(Status::unavailable("this node has stopped"));
         };
@@ -174,18 +198,43 @@ impl Session {
             let _: Result<_, _> =
                 tenure.wait_for(|now| now.as_ref().is_none_or(|tenure| tenure.reign != reign)).await.map(drop);
         };
-        tokio::select! {
-            report = reports.message() => report,
-            () = over => Err(Status::failed_precondition("this node leads no more")),
+        tokio::pin!(over);
+        loop {
+            let report = tokio::select! {
+                advice = said(&mut self.advice) => {
+                    self.advice = None;
+                    return advice.map(Some);
+                }
+                answer = said(&mut self.answer) => {
+                    self.answer = None;
+                    return answer.map(Some);
+                }
+                report = self.reports.message() => report?,
+                () = &mut over => return Err(Status::failed_precondition("this node leads no more")),
+            };
+            let Some(report) = report else { return Ok(None) };
+            self.take(report)?;
         }
     }
 
-    async fn take(&mut self, report: Report) -> Result<Advice, Status> {
+    /// Begins to answer. A member has one of each kind on the way at a time; if it sends another, it does not wait for
+    /// the one before any more.
+    fn take(&mut self, report: Report) -> Result<(), Status> {
         self.proved.speaks_for(report.node)?;
         let node = self.node.upgrade().ok_or_else(|| Status::unavailable("this node has stopped"))?;
         if !node.is_member(report.node) {
             return Err(Status::not_found("not a member of this cluster, or removed from it"));
         }
+        if report.acquire.is_empty() {
+            self.advice = Some(self.advise(&node, report)?);
+        } else {
+            self.answer = Some(serve(&node, report.node, &report.acquire)?);
+        }
+        Ok(())
+    }
+
+    fn advise(&mut self, node: &Arc<Node>, report: Report) -> Result<Saying, Status> {
+        let (member, sequence) = (report.node, report.sequence);
         let spec: Option<MemberSpec> = (!report.spec.is_empty()).then(|| decode(&report.spec)).transpose()?;
         let said = Said {
             enforced: report.enforced,
@@ -195,20 +244,51 @@ impl Session {
             disk_low: report.disk_low,
             leaving: report.leaving,
         };
-        let leaving = said.leaving;
-        self.tenure.report(self.id, report.node, said, spec);
-        let grant = if leaving { None } else { self.renewals.renew(&node, &self.tenure, self.id, report.node).await };
-        let standing = node.standing();
-        let at = self.tenure.time(&standing.voters);
-        Ok(Advice {
-            leader: node.id,
-            term: self.tenure.reign.term,
-            committed: standing.committed,
-            tick_us: at.tick.0,
-            wall_ms: at.wall.0,
-            lease_ttl_us: grant.map_or(0, |grant| grant.ttl_us),
-            read_index: grant.map_or(0, |grant| grant.read_index),
-        })
+        let renews = !said.leaving && self.renewals.is_due(node.timing.report);
+        self.tenure.report(self.id, member, said, spec);
+        let (node, tenure, id) = (Arc::clone(node), Arc::clone(&self.tenure), self.id);
+        Ok(Box::pin(async move {
+            let grant = if renews { node.lead_grant(&tenure, id, member).await } else { None };
+            let standing = node.standing();
+            let at = tenure.time(&standing.voters);
+            Ok(Advice {
+                leader: node.id,
+                term: tenure.reign.term,
+                committed: standing.committed,
+                tick_us: at.tick.0,
+                wall_ms: at.wall.0,
+                lease_ttl_us: grant.map_or(0, |grant| grant.ttl_us),
+                read_index: grant.map_or(0, |grant| grant.read_index),
+                sequence,
+                ..Advice::default()
+            })
+        }))
+    }
+}
+
+/// Serves a member's request for allowances, which it may make for itself alone.
+fn serve(node: &Arc<Node>, member: NodeId, record: &[u8]) -> Result<Saying, Status> {
+    if record.len() > ACQUIRE_BYTES_MAX {
+        return Err(Status::resource_exhausted(format!("a request for allowances of {} bytes", record.len())));
+    }
+    let acquire: Acquire = decode(record)?;
+    if acquire.node != member {
+        return Err(Status::permission_denied(format!("node {member} asks in the name of node {}", acquire.node)));
+    }
+    let (node, request, bytes) = (Arc::clone(node), acquire.request, record.len());
+    Ok(Box::pin(async move {
+        let answer = node.lead_acquire(acquire, bytes).await;
+        // Whoever leads next is asked again.
+        let answer = answer.map_err(|why| Status::failed_precondition(format!("not served: {why:?}")))?;
+        let answer = codec::encode(&answer).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Advice { answer, request, ..Advice::default() })
+    }))
+}
+
+async fn said(saying: &mut Option<Saying>) -> Result<Advice, Status> {
+    match saying {
+        Some(saying) => saying.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -12,6 +12,7 @@ mod bootstrap;
 mod failover;
 mod fence;
 mod harness;
+mod limits;
 mod members;
 mod restart;
 mod writes;
