@@ -141,24 +141,12 @@ impl Ledger {
     /// The slot of a bucket, if it is in use.
     #[must_use]
     pub fn find(&self, id: &BucketId) -> Option<Arc<Slot>> {
-        self.accounts.get(id).map(|account| Arc::clone(&account.slot))
+        self.numbers.get(id).and_then(|number| self.accounts.get(number)).map(|account| Arc::clone(&account.slot))
     }
 
     /// All slots in use.
     pub fn slots(&self) -> impl Iterator<Item = &Arc<Slot>> {
         self.accounts.values().map(|account| &account.slot)
-    }
-
-    /// A limit has changed or is gone: what its buckets refused from memory is no longer known.
-    pub fn limit_changed(&mut self, limit: &Name, burst: Option<u64>) {
-        let first = BucketId { limit: limit.clone(), subject: Arc::from([]) };
-        let of_limit = self.accounts.range(first..).take_while(|(id, _)| id.limit == *limit);
-        for (_, account) in of_limit {
-            account.slot.refused_until_us.store(0, Ordering::Release);
-            if let Some(burst) = burst {
-                account.slot.burst.store(burst, Ordering::Relaxed);
-            }
-        }
     }
 
     /// How many buckets are in use.
