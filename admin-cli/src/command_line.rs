@@ -82,7 +82,7 @@ pub enum Command {
     Upstreams(ResourceVerb),
     /// How often they may.
     #[command(subcommand)]
-    Limits(ResourceVerb),
+    Limits(LimitsVerb),
     /// Who may what, in Cedar.
     #[command(subcommand)]
     Policies(ResourceVerb),
@@ -314,7 +314,7 @@ pub enum KeyState {
     Rotating,
 }
 
-/// `routes`, `upstreams`, `limits`, `policies`, `issuers`.
+/// `routes`, `upstreams`, `policies`, `issuers`.
 #[derive(Debug, Subcommand)]
 pub enum ResourceVerb {
     /// All of them.
@@ -347,6 +347,31 @@ pub enum ConsumersVerb {
         /// Its name.
         name: String,
     },
+}
+
+/// `limits`.
+#[derive(Debug, Subcommand)]
+pub enum LimitsVerb {
+    /// What all resources can do.
+    #[command(flatten)]
+    Resource(ResourceVerb),
+    /// What is left of a limit for one subject, and which nodes hold how much of it.
+    Usage(LimitUsage),
+}
+
+/// `limits usage`.
+#[derive(Args, Debug)]
+pub struct LimitUsage {
+    /// Its name.
+    pub name: String,
+    /// Whom it counts: the parts of its `per` in their order, with commas between them, or once for each part. A key is
+    /// its id (of a whole key the id alone is used, the secret stays here), a header its value, or nothing where
+    /// requests come without it.
+    #[arg(long, value_name = "S", allow_hyphen_values = true)]
+    pub subject: Vec<String>,
+    /// The bucket that all share for whom `max_subjects` has no room.
+    #[arg(long, conflicts_with = "subject")]
+    pub overflow: bool,
 }
 
 /// Which resource file.

@@ -5,8 +5,8 @@ use crate::exit::Failure;
 use crate::file;
 use crate::render::{Answer, Block};
 use crate::session::Session;
-use proto::admin::ExplainRequest;
 use proto::admin::resources_client::ResourcesClient;
+use proto::admin::{ExplainRequest, LimitUse};
 use serde::Serialize;
 use std::path::Path;
 
@@ -21,8 +21,19 @@ struct Data {
     route: Option<String>,
     consumer: Option<String>,
     policies: Vec<String>,
-    limits: Vec<String>,
+    limits: Vec<LimitData>,
     upstream: Option<String>,
+}
+
+#[derive(Serialize)]
+struct LimitData {
+    limit: String,
+    subject: String,
+    per: String,
+    rule: String,
+    cost: u64,
+    mode: String,
+    scope: String,
 }
 
 /// Asks the cluster.
@@ -46,9 +57,18 @@ pub async fn run(session: &Session, explain: Explain) -> Result<Answer, Failure>
         ("route", shown(&reply.route)),
         ("consumer", shown(&reply.consumer)),
         ("policies", listed(&reply.policies)),
-        ("limits", listed(&reply.limits)),
         ("upstream", shown(&reply.upstream)),
     ];
+    let rows = reply
+        .limits
+        .iter()
+        .map(|one| {
+            let LimitUse { limit, subject, per, rule, cost, mode, scope } = one.clone();
+            vec![limit, rule, per, subject, cost.to_string(), mode, scope]
+        })
+        .collect();
+    let columns = vec!["LIMIT", "RULE", "PER", "SUBJECT", "COST", "MODE", "SCOPE"];
+    let none = if reply.allowed { "no limit counts it" } else { "no limit counts what is refused before" };
     let data = Data {
         allowed: reply.allowed,
         stage: reply.stage,
@@ -56,8 +76,15 @@ pub async fn run(session: &Session, explain: Explain) -> Result<Answer, Failure>
         route: named(&reply.route),
         consumer: named(&reply.consumer),
         policies: reply.policies,
-        limits: reply.limits,
+        limits: reply.limits.into_iter().map(LimitData::from).collect(),
         upstream: named(&reply.upstream),
     };
-    Ok(Answer::new(data, vec![Block::Pairs(pairs)]))
+    Ok(Answer::new(data, vec![Block::Pairs(pairs), Block::Table(columns, rows, none)]))
+}
+
+impl From<LimitUse> for LimitData {
+    fn from(used: LimitUse) -> Self {
+        let LimitUse { limit, subject, per, rule, cost, mode, scope } = used;
+        Self { limit, subject, per, rule, cost, mode, scope }
+    }
 }

@@ -14,6 +14,7 @@ mod exit;
 mod explain;
 mod file;
 mod keys;
+mod limits;
 mod members;
 mod moment;
 mod operators;
@@ -73,7 +74,7 @@ fn run(line: CommandLine, printer: Printer) -> Result<(), Failure> {
             Command::Consumers(verb) => consumers::run(&session, verb).await?,
             Command::Routes(verb) => resources::run(&session, Kind::Route, verb).await?,
             Command::Upstreams(verb) => resources::run(&session, Kind::Upstream, verb).await?,
-            Command::Limits(verb) => resources::run(&session, Kind::Limit, verb).await?,
+            Command::Limits(verb) => limits::run(&session, verb).await?,
             Command::Policies(verb) => resources::run(&session, Kind::Policy, verb).await?,
             Command::Issuers(verb) => resources::run(&session, Kind::Issuer, verb).await?,
             Command::Apply(apply) => resource_file::apply(&session, apply).await?,

@@ -1,5 +1,5 @@
 //! What all resources have in common: `list`, `get NAME`, `delete NAME`. Changing them is `apply`'s work
-//! (`resource_file.rs`); what only consumers can do is in `consumers.rs`.
+//! (`resource_file.rs`); what only consumers can do is in `consumers.rs`, what only limits can in `limits.rs`.
 
 use crate::client;
 use crate::command_line::ResourceVerb;
@@ -58,15 +58,28 @@ impl Kind {
         }
     }
 
-    /// Columns of a list, each with the field it shows.
-    fn columns(self) -> &'static [(&'static str, &'static str)] {
+    /// Columns of a list, each with the field it shows, and what holds where the field is left out.
+    fn columns(self) -> &'static [(&'static str, &'static str, &'static str)] {
         match self {
-            Self::Consumer => &[("ROLES", "roles")],
-            Self::Route => &[("HOSTS", "hosts"), ("PATHS", "paths"), ("METHODS", "methods"), ("UPSTREAM", "upstream")],
-            Self::Upstream => &[("TARGETS", "targets")],
-            Self::Limit => &[("RATE", "rate"), ("QUOTA", "quota"), ("PER", "per"), ("SCOPE", "scope")],
+            Self::Consumer => &[("ROLES", "roles", "-")],
+            Self::Route => &[
+                ("HOSTS", "hosts", "-"),
+                ("PATHS", "paths", "-"),
+                ("METHODS", "methods", "-"),
+                ("UPSTREAM", "upstream", "-"),
+                ("LIMITS", "limits", "-"),
+            ],
+            Self::Upstream => &[("TARGETS", "targets", "-")],
+            Self::Limit => &[
+                ("RATE", "rate", "-"),
+                ("BURST", "burst", "-"),
+                ("QUOTA", "quota", "-"),
+                ("PER", "per", "-"),
+                ("SCOPE", "scope", "cluster"),
+                ("MODE", "mode", "enforce"),
+            ],
             Self::Policy => &[],
-            Self::Issuer => &[("ISSUER", "issuer")],
+            Self::Issuer => &[("ISSUER", "issuer", "-")],
         }
     }
 }
@@ -132,7 +145,7 @@ async fn list(session: &Session, kind: Kind) -> Result<Answer, Failure> {
     if kind == Kind::Consumer {
         columns.extend(["ENABLED", "KEYS"]);
     }
-    columns.extend(kind.columns().iter().map(|(column, _)| *column));
+    columns.extend(kind.columns().iter().map(|(column, ..)| *column));
     columns.push("REVISION");
     let none = match kind {
         Kind::Consumer => "no consumers",
@@ -149,17 +162,17 @@ fn row(kind: Kind, resource: &ResourceData) -> Vec<String> {
     let mut row = vec![resource.name.clone()];
     row.extend(resource.enabled.map(|enabled| if enabled { "yes".to_owned() } else { "no".to_owned() }));
     row.extend(resource.keys.map(|keys| keys.to_string()));
-    row.extend(kind.columns().iter().map(|(_, field)| cell(resource.spec.get(field))));
+    row.extend(kind.columns().iter().map(|(_, field, default)| cell(resource.spec.get(field), default)));
     row.push(resource.revision.to_string());
     row
 }
 
-fn cell(value: Option<&Value>) -> String {
+fn cell(value: Option<&Value>, default: &str) -> String {
     let text = match value {
-        None | Some(Value::Null) => "-".into(),
+        None | Some(Value::Null) => default.into(),
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(items)) => {
-            let items: Vec<String> = items.iter().map(|item| cell(Some(item))).collect();
+            let items: Vec<String> = items.iter().map(|item| cell(Some(item), default)).collect();
             items.join(",")
         }
         Some(other) => other.to_string(),
@@ -171,10 +184,19 @@ fn cell(value: Option<&Value>) -> String {
     format!("{start}…")
 }
 
-async fn get(session: &Session, kind: Kind, name: String) -> Result<Answer, Failure> {
+/// What a resource file would say of one.
+pub async fn spec(session: &Session, kind: Kind, name: &str) -> Result<Value, Failure> {
+    Ok(find(session, kind, name.to_owned()).await?.spec)
+}
+
+async fn find(session: &Session, kind: Kind, name: String) -> Result<ResourceData, Failure> {
     let request = GetResourceRequest { kind: kind.name().into(), name };
     let info = session.client.read(async |channel| resources(channel).get(request.clone()).await).await?;
-    let resource = ResourceData::new(kind, info)?;
+    ResourceData::new(kind, info)
+}
+
+async fn get(session: &Session, kind: Kind, name: String) -> Result<Answer, Failure> {
+    let resource = find(session, kind, name).await?;
     let mut pairs = vec![("name", resource.name.clone()), ("revision", resource.revision.to_string())];
     pairs.extend(resource.enabled.map(|enabled| ("enabled", if enabled { "yes" } else { "no" }.to_owned())));
     pairs.extend(resource.keys.map(|keys| ("keys", keys.to_string())));
@@ -203,9 +225,9 @@ mod tests {
 
     #[test]
     fn cells_are_short_and_readable() {
-        assert_eq!(cell(None), "-");
-        assert_eq!(cell(Some(&json!(["a", "b"]))), "a,b");
-        assert_eq!(cell(Some(&json!({"a": 1}))), "{\"a\":1}");
-        assert_eq!(cell(Some(&json!("é".repeat(99)))).chars().count(), CELL_CHARS_MAX);
+        assert_eq!(cell(None, "-"), "-");
+        assert_eq!(cell(Some(&json!(["a", "b"])), "-"), "a,b");
+        assert_eq!(cell(Some(&json!({"a": 1})), "-"), "{\"a\":1}");
+        assert_eq!(cell(Some(&json!("é".repeat(99))), "-").chars().count(), CELL_CHARS_MAX);
     }
 }

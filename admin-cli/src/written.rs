@@ -37,7 +37,12 @@ impl Written {
             let nodes = if applied == 1 { "the one node".into() } else { format!("all {applied} nodes") };
             return format!("Revision {}, enforced by {nodes} {took}.", self.revision);
         }
-        format!("Revision {}, enforced by {applied} of {} nodes {took}.", self.revision, self.fence.len())
+        let without = match self.fence.iter().filter(|node| node.state == "expired").count() {
+            0 => String::new(),
+            1 => "; one without authority admits nothing until it has caught up".to_owned(),
+            more => format!("; {more} without authority admit nothing until they have caught up"),
+        };
+        format!("Revision {}, enforced by {applied} of {} nodes{without} {took}.", self.revision, self.fence.len())
     }
 
     /// What people must know about the nodes that do not enforce it.
@@ -47,9 +52,13 @@ impl Written {
             .filter_map(|node| {
                 let what = match node.state.as_str() {
                     "applied" | "expired" => return None,
-                    "pending" => "has not confirmed in time and may still decide by the state before",
-                    "unreachable" => "is unreachable and may still decide by the state before",
-                    "serving_isolated" => "is cut off and serves the routes that allow it by the state before",
+                    "pending" => {
+                        "has not confirmed in time and may still decide by the state before; \
+                         `quoratectl cluster status` shows how far it is"
+                    }
+                    "serving_isolated" => {
+                        "is cut off, and may still serve routes with `when_isolated: serve` by the state before"
+                    }
                     other => return Some(format!("warning: node {} answered `{other}`", node.node)),
                 };
                 Some(format!("warning: node {} {what}", node.node))
@@ -94,11 +103,22 @@ mod tests {
         assert_eq!(written(&[]).sentence(), "Revision 7, committed; not waited for the nodes (3 ms).");
         assert_eq!(written(&["applied"; 3]).sentence(), "Revision 7, enforced by all 3 nodes (3 ms).");
         assert_eq!(written(&["applied", "pending"]).sentence(), "Revision 7, enforced by 1 of 2 nodes (3 ms).");
+        assert_eq!(
+            written(&["applied", "expired", "pending"]).sentence(),
+            "Revision 7, enforced by 1 of 3 nodes; one without authority admits nothing until it has caught up (3 ms)."
+        );
     }
 
     #[test]
     fn only_nodes_that_may_decide_otherwise_are_worth_a_warning() {
         assert!(written(&["applied", "expired"]).notices().is_empty());
-        assert_eq!(written(&["applied", "pending", "unreachable", "serving_isolated"]).notices().len(), 3);
+        assert_eq!(
+            written(&["applied", "pending", "expired", "serving_isolated"]).notices(),
+            [
+                "warning: node 2 has not confirmed in time and may still decide by the state before; \
+             `quoratectl cluster status` shows how far it is",
+                "warning: node 4 is cut off, and may still serve routes with `when_isolated: serve` by the state before",
+            ]
+        );
     }
 }

@@ -173,6 +173,11 @@ async fn every_command_prints_what_it_promises() {
         ("routes-get", "routes get orders"),
         ("upstreams-delete", "upstreams delete orders"),
         ("limits-list", "limits list"),
+        ("limits-get", "limits get burst"),
+        ("limits-delete", "limits delete burst"),
+        ("limits-usage", "limits usage burst --subject acme,blue"),
+        ("limits-usage-quota", "limits usage plan --subject qk_abcdefghijklmn27_secret"),
+        ("limits-usage-overflow", "limits usage burst --overflow"),
         ("policies-get", "policies get readers"),
         ("issuers-list", "issuers list"),
         ("apply", "apply -f gateway.yaml"),
@@ -181,9 +186,20 @@ async fn every_command_prints_what_it_promises() {
         ("validate", "validate -f gateway.yaml"),
         ("export", "export"),
         ("explain", "explain --key-id k1 GET https://api.example.com/orders/7"),
+        ("explain-limits", "explain --key-id k1 POST https://api.example.com/orders/7"),
         ("audit", "audit --since 2h --actor admin"),
     ] {
-        let in_yaml = ["cluster-status", "keys-create", "keys-list", "policies-get", "apply", "export"].contains(&name);
+        let in_yaml = [
+            "cluster-status",
+            "keys-create",
+            "keys-list",
+            "policies-get",
+            "limits-usage",
+            "limits-usage-quota",
+            "apply",
+            "export",
+        ]
+        .contains(&name);
         for format in ["table", "json", "yaml"].into_iter().take(if in_yaml { 3 } else { 2 }) {
             let ran = bench.run(&format!("{line} -o {format}")).await;
             assert_eq!(ran.code, 0, "{line}: {}", ran.stderr);
@@ -206,7 +222,7 @@ async fn scripts_find_the_promised_fields() {
     assert_eq!(created["key"], "qk_k1_secret");
     assert_eq!(created["expires_at"], Value::Null);
     assert_eq!(created["revision"], 12);
-    assert_eq!(created["fence"][2], serde_json::json!({"node": 3, "state": "unreachable"}));
+    assert_eq!(created["fence"][2], serde_json::json!({"node": 3, "state": "pending"}));
     assert_eq!(created["elapsed_ms"], 4);
     let created = bench.run("keys create --consumer acme --expires 1d -o json").await.json();
     assert_eq!(created["expires_at"], "2026-01-02T00:00:00Z");
@@ -216,6 +232,35 @@ async fn scripts_find_the_promised_fields() {
     assert_eq!((&status["leader"], &status["nodes"][2]["reachable"]), (&1.into(), &false.into()));
     let revoked = bench.run("keys revoke k1 --no-wait -o json").await.json();
     assert_eq!(revoked["fence"], serde_json::json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subject_is_asked_for_by_its_parts_and_a_secret_stays_here() {
+    let (bench, node) = bench().await;
+    let ran = bench.run("limits usage plan --subject qk_abcdefghijklmn27_secret -o json").await;
+    assert_eq!(ran.json()["subject"], "abcdefghijklmn27");
+    assert_eq!(ran.json()["outstanding"], serde_json::json!([]));
+    let ran = bench.run("limits usage burst --subject acme --subject a,b -o json").await;
+    assert_eq!(ran.json()["subject"], "acme,a,b");
+    assert_eq!(ran.json()["outstanding"][1], serde_json::json!({"node": 3, "amount": 5}));
+    let sent: Vec<String> = node.calls().iter().map(|call| call.request.clone()).collect();
+    assert!(sent.iter().any(|text| text.contains("abcdefghijklmn27")), "{sent:?}");
+    assert!(sent.iter().all(|text| !text.contains("secret")), "{sent:?}");
+
+    let before = node.calls().len();
+    for (line, says) in [
+        ("limits usage burst", "limit burst counts by consumer,header:x-tenant: whose bucket is meant?"),
+        ("limits usage burst --subject acme", "a subject of it has 2 parts, not 1"),
+        ("limits usage plan --subject hunter2", "a part of --subject is neither the id of a key nor a whole key"),
+    ] {
+        let ran = bench.run(&format!("{line} -o json")).await;
+        assert_eq!(ran.code, 2, "{line}");
+        let error = ran.error();
+        assert!(error["message"].as_str().unwrap().contains(says), "{error}");
+        assert!(!ran.stderr.contains("hunter2"));
+    }
+    // The limit was read, and no more.
+    assert_eq!(node.calls().len(), before + 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

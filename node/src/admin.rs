@@ -13,6 +13,7 @@ pub mod problem;
 mod resources;
 pub mod role;
 mod snapshots;
+mod usage;
 mod write;
 
 use crate::enrol::Registrar;

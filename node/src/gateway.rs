@@ -19,7 +19,7 @@ mod settings;
 mod upkeep;
 pub(crate) mod worker;
 
-pub use explain::{Explanation, Imagined, Presented, explain};
+pub use explain::{Counted, Explanation, Imagined, Presented, explain};
 pub use running::{Handle, Status, start};
 pub use settings::{AccessLog, Caps, Clock, Settings, StartError};
 pub(crate) use worker::Worker;

@@ -18,9 +18,9 @@ mod rule;
 pub(crate) mod subject;
 pub(crate) mod table;
 mod tree;
-mod whole;
+pub(crate) mod whole;
 
-pub use crate::gateway::{Explanation, Imagined, Presented, explain};
+pub use crate::gateway::{Counted, Explanation, Imagined, Presented, explain};
 pub use export::{document_json, export};
 pub use parse::{ResourceFile, parse};
 pub use plan::{delete, plan};

@@ -111,7 +111,9 @@ fn files_are_read_as_expected() {
 #[test]
 fn what_is_needed_is_not_deleted() {
     let mut registry = Registry::default();
-    let text = "upstreams: {u: {targets: [http://a]}}\nconsumers: {c: {}}\nroutes: {r: {paths: [/], upstream: u}}\n\
+    let text = "upstreams: {u: {targets: [http://a]}}\nconsumers: {c: {}}\n\
+                limits: {l: {rate: 5/s, per: key}, unused: {quota: 5/day, per: key, scope: node}}\n\
+                routes: {r: {paths: [/], upstream: u, limits: [l]}}\n\
                 policies: {p: 'permit(principal, action, resource == Route::\"r\");'}";
     let (said, changes) = planned(&registry, "f", text, false);
     assert!(!changes.is_empty(), "{said}");
@@ -128,6 +130,8 @@ fn what_is_needed_is_not_deleted() {
     };
     assert_eq!(refused("upstreams", "u"), "routes.r.upstream: needs the upstream \"u\"");
     assert_eq!(refused("route", "r"), "policies.p: needs the route \"r\"");
+    assert_eq!(refused("limits", "l"), "routes.r.limits[0]: needs the limit \"l\"");
+    assert_eq!(refused("limit", "unused"), "1 change");
     assert_eq!(refused("policy", "p"), "1 change");
     assert_eq!(refused("consumer", "c"), "1 change");
     assert_eq!(refused("consumer", "d"), "not found");
@@ -137,14 +141,45 @@ fn what_is_needed_is_not_deleted() {
 #[test]
 fn one_resource_is_shown_as_it_is_stored() {
     let mut registry = Registry::default();
-    let text = "upstreams: {u: {targets: ['HTTP://A:80/'], response_timeout: 1000ms}}\nconsumers: {c: {env: prod, roles: [b, a]}}";
+    let text = "upstreams: {u: {targets: ['HTTP://A:80/'], response_timeout: 1000ms}}\nconsumers: {c: {env: prod, roles: [b, a]}}\n\
+                limits: {rate: {per: [key], burst: 100, rate: 100/s}, quota: {mode: shadow, quota: 5/day, per: [ip, 'header:X-A'], max_subjects: 7}}\n\
+                routes: {r: {paths: [/], upstream: u, limits: [rate, quota], cost: 2}}";
     let (_, changes) = planned(&registry, "f", text, false);
     apply(&mut registry, &changes);
     let json = |noun: &str, name| resource::document_json(&registry, noun.parse().unwrap(), name).map(|one| one.json);
     assert_eq!(json("upstream", "u").unwrap(), r#"{"targets":["http://a"],"response_timeout":"1s"}"#);
     assert_eq!(json("consumer", "c").unwrap(), r#"{"roles":["a","b"],"env":"prod"}"#);
+    assert_eq!(json("limit", "rate").unwrap(), r#"{"rate":"100/s","per":"key"}"#);
+    assert_eq!(
+        json("limit", "quota").unwrap(),
+        r#"{"quota":"5/day","per":["ip","header:x-a"],"mode":"shadow","max_subjects":7}"#
+    );
+    assert_eq!(json("route", "r").unwrap(), r#"{"paths":["/"],"upstream":"u","limits":["rate","quota"],"cost":2}"#);
     assert_eq!(json("route", "u"), None);
     assert!(Name::new("u").is_ok());
+}
+
+/// The core keeps a rule beside each document of a limit: whatever its scope, and whenever it changes.
+#[test]
+fn a_limit_comes_with_its_rule() {
+    let mut registry = Registry::default();
+    let mut rules = |text: &str, prune: bool| {
+        let (said, changes) = planned(&registry, "f", text, prune);
+        apply(&mut registry, &changes);
+        let line = |change: &Change| match change {
+            Change::PutLimit { name, rule, .. } => Some(format!("{name} {rule:?}")),
+            Change::DeleteDocument { kind: Kind::Limit, name } => Some(format!("{name} goes")),
+            Change::PutDocument { kind: Kind::Limit, name, .. } => panic!("{name} has no rule: {said}"),
+            _ => None,
+        };
+        changes.iter().filter_map(line).collect::<Vec<_>>()
+    };
+    let text = "limits: {a: {rate: 30/min, per: key}, b: {quota: 7/month, per: route, scope: node}}";
+    let a = "a Rate(Rate { tokens: 30, period_us: 60000000, burst: 1 })";
+    let b = "b Quota(Quota { amount: 7, window: Month })";
+    assert_eq!(rules(text, false), [a, b]);
+    assert!(rules(text, false).is_empty());
+    assert_eq!(rules("limits: {b: {quota: 7/month, per: route, mode: shadow}}", true), [b, "a goes"]);
 }
 
 mod hostile {
@@ -175,6 +210,16 @@ mod hostile {
                 "/{a}",
                 "GET",
                 "off",
+                "rate",
+                "quota",
+                "burst",
+                "per",
+                "scope",
+                "max_subjects",
+                "5/s",
+                "7/day",
+                "ip",
+                "header:x",
                 "permit(",
                 "principal",
                 "action",

@@ -138,7 +138,7 @@ impl Node {
     ) -> Result<WriteResult, Status> {
         let write = write.as_ref().ok_or_else(|| Status::invalid_argument("no write options"))?;
         self.gate(method, Some(write), request).await?;
-        let states: &[&str] = if write.no_wait { &[] } else { &["applied", "applied", "unreachable"] };
+        let states: &[&str] = if write.no_wait { &[] } else { &["applied", "expired", "pending"] };
         let fence = (1..).zip(states).map(|(node, state)| FenceNode { node, state: (*state).into() }).collect();
         Ok(WriteResult { revision: 12, fence, elapsed_ms: 4 })
     }
@@ -503,7 +503,9 @@ impl Resources for Node {
     async fn list(&self, request: Request<ListResourcesRequest>) -> Answer<ListResourcesReply> {
         let request = request.into_inner();
         self.gate("resources.list", None, &request).await?;
-        Ok(Response::new(ListResourcesReply { resources: vec![resource(&request.kind, "orders")] }))
+        let names: &[&str] = if request.kind == "limit" { &["burst", "plan"] } else { &["orders"] };
+        let resources = names.iter().map(|name| resource(&request.kind, name)).collect();
+        Ok(Response::new(ListResourcesReply { resources }))
     }
 
     async fn get(&self, request: Request<GetResourceRequest>) -> Answer<ResourceInfo> {
@@ -523,7 +525,32 @@ impl Resources for Node {
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Answer<ExplainReply> {
-        self.gate("resources.explain", None, &request.into_inner()).await?;
+        let request = request.into_inner();
+        self.gate("resources.explain", None, &request).await?;
+        if request.method == "POST" {
+            let limit = |limit: &str, subject: &str, per: &str, rule: &str, mode: &str| LimitUse {
+                limit: limit.into(),
+                subject: subject.into(),
+                per: per.into(),
+                rule: rule.into(),
+                cost: 3,
+                mode: mode.into(),
+                scope: "cluster".into(),
+            };
+            return Ok(Response::new(ExplainReply {
+                allowed: true,
+                stage: "forward".into(),
+                reason: "permitted by writers".into(),
+                route: "orders".into(),
+                consumer: "acme".into(),
+                policies: vec!["writers".into()],
+                limits: vec![
+                    limit("burst", "acme,<ip>", "consumer,ip", "100/s, burst 200", "enforce"),
+                    limit("plan", "k1", "key", "10000/day", "shadow"),
+                ],
+                upstream: "orders".into(),
+            }));
+        }
         Ok(Response::new(ExplainReply {
             allowed: false,
             stage: "authorize".into(),
@@ -533,12 +560,34 @@ impl Resources for Node {
             ..ExplainReply::default()
         }))
     }
+
+    async fn limit_usage(&self, request: Request<LimitUsageRequest>) -> Answer<LimitUsageReply> {
+        let request = request.into_inner();
+        self.gate("resources.limit_usage", None, &request).await?;
+        let outstanding = vec![Outstanding { node: 1, amount: 20 }, Outstanding { node: 3, amount: 5 }];
+        let is_quota = request.name == "plan";
+        Ok(Response::new(LimitUsageReply {
+            limit: request.name,
+            subject: if request.overflow { "(overflow)".into() } else { request.subject.join(",") },
+            rule: if is_quota { "10000/day" } else { "100/s, burst 200" }.into(),
+            mode: "enforce".into(),
+            limit_value: if is_quota { 10_000 } else { 200 },
+            available: 150,
+            outstanding: if is_quota { vec![] } else { outstanding },
+            window_end_ms: is_quota.then_some(NOW_MS + DAY_MS),
+            reset_ms: is_quota.then_some(DAY_MS),
+        }))
+    }
 }
 
 fn resource(kind: &str, name: &str) -> ResourceInfo {
     let json = match kind {
         "consumer" => "{\"roles\":[\"reader\"]}",
         "route" => "{\"methods\":[\"GET\"],\"paths\":[\"/orders/{*rest}\"],\"upstream\":\"orders\"}",
+        "limit" if name == "plan" => "{\"quota\":\"10000/day\",\"per\":\"key\",\"mode\":\"shadow\"}",
+        "limit" => {
+            "{\"rate\":\"100/s\",\"burst\":200,\"per\":[\"consumer\",\"header:x-tenant\"],\"max_subjects\":1000}"
+        }
         "policy" => "\"permit(principal, action, resource);\\n\"",
         _ => "{\"targets\":[\"http://10.0.0.5\"]}",
     };

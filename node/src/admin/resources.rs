@@ -12,8 +12,9 @@ use crate::resource::{self, Action, DeleteError, Imagined, Noun, Plan, Presented
 use machine::{Command, Refusal, Registry, View, cap, outcome::Noun as Subject, resource::Change};
 use proto::admin::{
     ApplyReply, ApplyRequest, DeleteResourceRequest, ExplainReply, ExplainRequest, ExportReply, ExportRequest,
-    GetResourceRequest, ListResourcesReply, ListResourcesRequest, Place, ResourceChange, ResourceFile, ResourceInfo,
-    SetConsumerEnabledRequest, ValidateReply, ValidateRequest, WriteResult, resources_server::Resources,
+    GetResourceRequest, LimitUsageReply, LimitUsageRequest, LimitUse, ListResourcesReply, ListResourcesRequest, Place,
+    ResourceChange, ResourceFile, ResourceInfo, SetConsumerEnabledRequest, ValidateReply, ValidateRequest, WriteResult,
+    resources_server::Resources,
 };
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
@@ -169,9 +170,13 @@ impl Resources for Admin {
             route: explained.route.map(|name| name.to_string()).unwrap_or_default(),
             consumer: explained.consumer.map(|name| name.to_string()).unwrap_or_default(),
             policies: explained.policies,
-            limits: explained.limits,
+            limits: explained.limits.into_iter().map(limit_use).collect(),
             upstream: explained.upstream.map(|name| name.to_string()).unwrap_or_default(),
         }))
+    }
+
+    async fn limit_usage(&self, request: Request<LimitUsageRequest>) -> Result<Response<LimitUsageReply>, Status> {
+        Ok(Response::new(self.usage(request.into_inner()).await?))
     }
 }
 
@@ -235,6 +240,11 @@ fn wrong(file: &str, places: Vec<resource::Place>) -> Problem {
 fn place(place: resource::Place) -> Place {
     let resource::Place { file, line, column, field, message } = place;
     Place { file, line, column, field, message }
+}
+
+fn limit_use(counted: resource::Counted) -> LimitUse {
+    let resource::Counted { limit, subject, per, rule, cost, mode, scope } = counted;
+    LimitUse { limit: limit.to_string(), subject, per, rule, cost, mode: mode.to_owned(), scope: scope.to_owned() }
 }
 
 fn reply(plan: Plan, result: WriteResult) -> ApplyReply {

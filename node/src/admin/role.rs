@@ -20,6 +20,7 @@ pub fn needed(path: &str) -> Option<Role> {
         | "Resources/List"
         | "Resources/Get"
         | "Resources/Explain"
+        | "Resources/LimitUsage"
         | "Audit/Read" => Role::Viewer,
 
         "Keys/Create"

@@ -1,6 +1,10 @@
 //! What would become of a request, without sending it: the same stages in the same order, and what each of them saw.
 //! For operators alone; it tells what clients must never learn.
 
+mod counted;
+
+pub use counted::Counted;
+
 use super::{
     authorize,
     identify::{Caller, api_key},
@@ -43,7 +47,7 @@ pub enum Presented<'a> {
 pub struct Explanation {
     /// Whether it would be forwarded.
     pub allowed: bool,
-    /// The stage that decides: `route`, `identify`, `authorize`, `limit` or `forward`.
+    /// The stage that decides: `route`, `identify`, `authorize` or `forward`. What is left of a limit is not looked at.
     pub stage: &'static str,
     /// Why, for an operator.
     pub reason: String,
@@ -53,8 +57,8 @@ pub struct Explanation {
     pub consumer: Option<Name>,
     /// The policies that decide.
     pub policies: Vec<String>,
-    /// The limits that count it.
-    pub limits: Vec<String>,
+    /// The limits that count it, if it comes so far.
+    pub limits: Vec<Counted>,
     /// Where it would go.
     pub upstream: Option<Name>,
 }
@@ -127,6 +131,7 @@ fn stages(
             }
         }
     };
+    explanation.limits = counted::counted(&view.registry, &route.name, caller.as_ref());
     explanation.stage = "forward";
     Ok(reason)
 }

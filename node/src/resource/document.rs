@@ -317,6 +317,40 @@ impl Serialize for Limit {
     }
 }
 
+impl Limit {
+    /// `100/s, burst 200` or `10000/day`.
+    pub(crate) fn rule_text(&self) -> String {
+        match &self.rule {
+            Rule::Rate(rate) => format!("{}, burst {}", rule::rate_text(rate), rate.burst),
+            Rule::Quota(quota) => rule::quota_text(quota),
+        }
+    }
+
+    /// `consumer,route`.
+    pub(crate) fn per_text(&self) -> String {
+        let parts: Vec<String> = self.per.iter().map(ToString::to_string).collect();
+        parts.join(",")
+    }
+}
+
+impl Scope {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cluster => "cluster",
+            Self::Node => "node",
+        }
+    }
+}
+
+impl LimitMode {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Shadow => "shadow",
+        }
+    }
+}
+
 impl Per {
     /// Whether only an identified caller has it.
     pub(crate) const fn needs_caller(&self) -> bool {

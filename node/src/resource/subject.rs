@@ -9,11 +9,15 @@
 
 #![allow(dead_code, reason = "the gateway begins to spend limits in a change of its own")]
 
+mod written;
+
+pub(crate) use written::{Named, WrongSubject, read};
+
 use super::document::Per;
 use http::{HeaderMap, HeaderName};
 use machine::{Name, cap::SUBJECT_BYTES_MAX, key::KeyId};
 use sha2::{Digest, Sha256};
-use std::{io::Write, net::IpAddr};
+use std::{fmt, io::Write as _, net::IpAddr};
 
 /// Between two parts.
 const SEPARATOR: u8 = 0x1f;
@@ -101,6 +105,15 @@ impl Part<'_> {
                 write_hex(hash.get(..HEADER_HASH_BYTES).unwrap_or_default(), buffer);
             }
         }
+    }
+}
+
+/// As operators read it: a header's value is its hash.
+impl fmt::Display for Part<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut buffer = Vec::new();
+        self.write(&mut buffer);
+        f.write_str(&String::from_utf8_lossy(&buffer))
     }
 }
 

@@ -5,7 +5,7 @@ use http::Request;
 use machine::Wall;
 use quorate::{
     credential::Credential,
-    resource::{Imagined, Presented, explain},
+    resource::{Counted, Imagined, Presented, explain},
 };
 
 #[tokio::test]
@@ -74,4 +74,45 @@ async fn a_key_can_be_explained_by_its_id() {
     assert_eq!(fine.consumer.unwrap().as_str(), "acme");
     assert_eq!(fine.upstream.unwrap().as_str(), "u");
     assert_eq!(at(NOW_MS + 10).reason, "401 unauthenticated: expired-key");
+}
+
+#[tokio::test]
+async fn the_limits_that_count_a_request_are_named() {
+    let upstream = Upstream::echo().await;
+    let text = format!(
+        "upstreams: {{ u: {{ targets: ['{}'] }} }}
+consumers: {{ acme: {{}} }}
+limits:
+  burst: {{ rate: 100/s, burst: 200, per: [consumer, route] }}
+  plan: {{ quota: 10000/day, per: key, mode: shadow }}
+  flood: {{ rate: 50/s, per: [ip, 'header:X-Tenant'], scope: node }}
+routes:
+  orders: {{ paths: ['/orders'], upstream: u, policies: off, limits: [plan, burst, flood], cost: 3 }}
+  open: {{ paths: ['/open'], upstream: u, authenticate: [none] }}
+  closed: {{ paths: ['/closed'], upstream: u, limits: [plan] }}
+",
+        upstream.url()
+    );
+    let mut cluster = Cluster::start(&text).await;
+    let key = cluster.create_key("acme", None, &[]).await;
+    let limits = |url: &str| {
+        let request = Imagined { credential: Presented::Id(key.id()), method: "GET", url };
+        let limits = explain(&cluster.state.registry, Wall(NOW_MS), &request).limits;
+        let line = |one: &Counted| {
+            let Counted { limit, subject, per, rule, cost, mode, scope } = one;
+            format!("{limit}: {rule} per {per}, {subject} costs {cost}, {mode}, {scope}")
+        };
+        limits.iter().map(line).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        limits("/orders"),
+        [
+            format!("plan: 10000/day per key, {} costs 3, shadow, cluster", key.id()),
+            "burst: 100/s, burst 200 per consumer,route, acme,orders costs 3, enforce, cluster".to_owned(),
+            "flood: 50/s, burst 50 per ip,header:x-tenant, <ip>,<header:x-tenant> costs 3, enforce, node".to_owned(),
+        ]
+    );
+    assert!(limits("/open").is_empty());
+    // It is refused before anything counts it.
+    assert!(limits("/closed").is_empty());
 }
