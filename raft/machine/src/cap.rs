@@ -56,7 +56,7 @@ pub const LIMIT_PERIOD_MAX_US: u64 = 31 * 24 * 60 * 60 * 1_000_000;
 /// Buckets that are not full, of all limits: about what a node's memory bears beside its keys. When it is reached, a want
 /// for another one is answered as scarce for [`NO_ROOM_DUE_US`].
 pub const BUCKETS_MAX: usize = 4_000_000;
-/// When to ask again for a bucket that there is no room for.
+/// When to ask again for a bucket that there is no room for, or whose limit does not exist.
 pub const NO_ROOM_DUE_US: u64 = 1_000_000;
 /// Requests of nodes in one entry: more than there are members. What goes over is answered with nothing.
 pub const ACQUIRES_PER_ENTRY_MAX: usize = 1_024;

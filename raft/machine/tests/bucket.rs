@@ -7,6 +7,7 @@ use machine::{
     At, Name, Tick, Wall,
     allowance::{Acquire, Answer, BucketId, Buckets, Part, Want},
     bucket::{Limit, Spent, Terms},
+    cap,
     limit::{Quota, Rate, Rule, Window},
 };
 use proptest::prelude::*;
@@ -80,6 +81,17 @@ fn a_combination_gets_all_of_its_limits_or_none() {
     let amounts: Vec<u64> = answers[0].grants.iter().map(|grant| grant.amount).collect();
     assert_eq!(amounts, [3, 3]);
     assert_eq!(answers[0].scarce.len(), 1);
+}
+
+#[test]
+fn a_limit_that_does_not_exist_is_scarce() {
+    let (limits, mut buckets) = (limits(&[("a", rate(10, 10))]), Buckets::default());
+    let answers = buckets.acquire(&limits, at(0), TERMS, &[ask(1, 1, vec![want(&["a", "gone"], 3, 0)])]);
+    assert_eq!(granted(&answers[0]), 0);
+    assert_eq!(answers[0].scarce.len(), 1);
+    let scarce = &answers[0].scarce[0];
+    assert_eq!((scarce.bucket.limit.as_str(), scarce.due_us), ("gone", cap::NO_ROOM_DUE_US));
+    assert!(buckets.buckets.is_empty());
 }
 
 #[test]

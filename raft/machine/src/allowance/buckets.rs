@@ -68,8 +68,8 @@ impl Buckets {
             let Some(acquire) = desk.acquires.get(line.acquire) else { continue };
             let Some(seat) = desk.seats.get(line.seat) else { continue };
             answer.grants.extend(seat.bucket.iter().flat_map(|bucket| standing(bucket, seat.id, acquire)));
-            if let Some(due_us) = line.short.and_then(|cost| seat.due_us(cost, at)) {
-                answer.scarce.push(Scarce { bucket: seat.id.clone(), due_us });
+            if let Some(cost) = line.short {
+                answer.scarce.push(Scarce { bucket: seat.id.clone(), due_us: seat.due_us(cost, at) });
             }
         }
         desk.clear(&mut self.buckets);

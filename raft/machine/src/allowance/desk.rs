@@ -268,14 +268,14 @@ impl Seat<'_> {
         }
     }
 
-    /// When to ask again for so many tokens; `None` if there is no such limit.
-    pub(super) fn due_us(&self, tokens: u64, at: At) -> Option<u64> {
-        let (_, limit) = self.limit.as_ref()?;
-        Some(match &self.bucket {
-            Some(bucket) => bucket.due_us(tokens, at),
-            None if self.is_crowded_out => NO_ROOM_DUE_US,
-            None => Bucket::full(limit, at).due_us(tokens, at),
-        })
+    /// When to ask again for so many tokens. Of a limit that does not exist there are none: a node that has not heard yet
+    /// that it was deleted must not wait in vain, nor ask in every cycle.
+    pub(super) fn due_us(&self, tokens: u64, at: At) -> u64 {
+        match (&self.limit, &self.bucket) {
+            (Some(_), Some(bucket)) => bucket.due_us(tokens, at),
+            (Some((_, limit)), None) if !self.is_crowded_out => Bucket::full(limit, at).due_us(tokens, at),
+            (Some(_) | None, None) | (None, Some(_)) => NO_ROOM_DUE_US,
+        }
     }
 
     /// The bucket, to grant of it.

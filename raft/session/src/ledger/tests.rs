@@ -339,10 +339,10 @@ fn workers_and_steward_at_once() {
                     random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
                     let mut parts = Vec::new();
                     let mut places = Vec::new();
-                    for place in 0..3 {
+                    for (place, slot) in slots.iter().enumerate() {
                         let cost = random >> (20 + 4 * place) & 7;
                         if cost > 0 {
-                            parts.push((Arc::clone(&slots[place]), cost));
+                            parts.push((Arc::clone(slot), cost));
                             places.push((place, cost));
                         }
                     }
