@@ -132,7 +132,7 @@ impl Reader<'_> {
                 );
                 self.wrong(node.spot, &path, message);
             }
-            (None, Some(_), _) => {
+            (None, Some(_), Scope::Cluster) => {
                 let spot = fields.get("max_subjects").map_or(node.spot, |node| node.spot);
                 let message = "is for ip and header: there are as many keys, consumers and routes as you have made";
                 self.wrong(spot, &path, message);
