@@ -29,10 +29,17 @@ fn mistakes_in_a_resource_file_are_named_by_file_line_and_field() {
     refuse(&good.replace("http://127", "ftp://127"), &["resources.yaml", "targets"]);
     // Routes and what they name must be unique.
     refuse(&format!("{good}\nupstreams: {{}}\n"), &["resources.yaml", "upstreams"]);
-    // Not built yet, and said so.
-    refuse("limits:\n  burst: { rate: 100/s, burst: 200, per: consumer }\n", &["resources.yaml", "limits"]);
+    // Limits: a rate that is none, one that is not there, and one that would count what nobody has.
+    refuse("limits:\n  burst: { rate: 0.5/s, per: consumer }\n", &["resources.yaml:2", "limits.burst.rate", "30/min"]);
     let limited = good.replace("methods: [GET, POST]", "limits: [burst]");
-    refuse(&limited, &["resources.yaml", "limits"]);
+    refuse(&limited, &["resources.yaml", "limits[0]", "there is no limit"]);
+    let open = good.replace("authenticate: [none]", "authenticate: [none], limits: [burst]");
+    refuse(&format!("{open}\nlimits: {{ burst: {{ rate: 5/s, per: key }} }}\n"), &["limits[0]", "counts by key"]);
+    // Not built yet, and said so.
+    refuse(
+        "limits:\n  one: { quota: 5/day, per: \"claim:sub\" }\n",
+        &["resources.yaml:2", "limits.one.per", "not available"],
+    );
     let answer = dev().client(1).send(tests::client::get("/open/x").host("mistaken.test"));
     answer.problem(404, "no-route");
 }

@@ -14,6 +14,7 @@ mod command_line;
 mod documented;
 mod failover;
 mod full_disk;
+mod limit_usage;
 mod load_balancer;
 mod membership;
 mod ops;
