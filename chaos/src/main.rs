@@ -2,7 +2,7 @@
 #![allow(clippy::print_stdout, reason = "a command line tool")]
 
 use anyhow::{Context as _, bail};
-use chaos::sim::{self, Mutation, Outcome, Scenario};
+use chaos::sim::{self, Mutation, Outcome};
 use clap::{Parser, Subcommand};
 use std::{
     sync::atomic::{AtomicU64, Ordering},
@@ -29,22 +29,16 @@ enum What {
         /// Puts this bug back: runs must then fail. `list` names all.
         #[arg(long)]
         mutation: Option<String>,
-        /// What each run is about: chance, late-answers, unknown-commit or slow-clock.
-        #[arg(long, default_value = "chance")]
-        scenario: String,
     },
 }
 
 fn main() -> anyhow::Result<()> {
     match CommandLine::parse().what {
-        What::Sim { seeds, first, mutation, scenario } => {
-            let found = Scenario::ALL.into_iter().find(|known| known.as_str() == scenario);
-            simulate(found.with_context(|| format!("no scenario {scenario:?}"))?, first, seeds, mutation.as_deref())
-        }
+        What::Sim { seeds, first, mutation } => simulate(first, seeds, mutation.as_deref()),
     }
 }
 
-fn simulate(scenario: Scenario, first: u64, seeds: u64, mutation: Option<&str>) -> anyhow::Result<()> {
+fn simulate(first: u64, seeds: u64, mutation: Option<&str>) -> anyhow::Result<()> {
     if mutation == Some("list") {
         for mutation in Mutation::ALL {
             println!("{}", mutation.as_str());
@@ -69,7 +63,7 @@ fn simulate(scenario: Scenario, first: u64, seeds: u64, mutation: Option<&str>) 
                 if seed >= first.saturating_add(seeds) {
                     return outcomes;
                 }
-                outcomes.push((seed, sim::run(scenario, seed, mutation)));
+                outcomes.push((seed, sim::run(seed, mutation)));
             }
         };
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
@@ -83,7 +77,7 @@ fn simulate(scenario: Scenario, first: u64, seeds: u64, mutation: Option<&str>) 
         outcomes.iter().filter_map(|(seed, outcome)| Some((*seed, outcome.verdict.as_ref().err()?))).collect();
     failed.sort_unstable();
     for (seed, what) in failed.iter().take(10) {
-        println!("seed {seed}: {what}\n  {}", sim::repeat_line(scenario, *seed, mutation));
+        println!("seed {seed}: {what}\n  {}", sim::repeat_line(*seed, mutation));
     }
     println!(
         "{seeds} runs in {:.1} s: {} admitted, {} refused, {} isolated, {} without allowance, {} writes fenced, {} log entries",

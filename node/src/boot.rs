@@ -285,7 +285,7 @@ async fn begin_serving(
     begin_cluster(raft, directory, identity, first_entry.as_ref()).await?;
     catch_up(raft).await;
     let clock = Arc::new(NodeClock::new(SystemClock, raft.clone()));
-    let settings = gateway_settings(settings, certificates.clone(), raft.authority());
+    let settings = gateway_settings(settings, certificates.clone(), raft);
     let (node, view) = (identity.node, raft.view());
     let publishing = publishing.clone();
     // It binds, starts threads and compiles every route.

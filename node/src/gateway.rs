@@ -1,8 +1,8 @@
 //! The data plane: takes requests, decides by an immutable view of the replicated state, forwards and records. It never
-//! writes to the cluster and never asks it anything while a request waits.
+//! writes to the cluster, and asks it nothing while a request waits, but for an allowance where the node holds none.
 //!
 //! [`handle`] is the table of contents of a request. The files beside it are its chapters: [`route`], [`identify`],
-//! [`authorize`], [`forward`], [`record`]; an [`exchange`] is what they hand to one another, a [`problem`] what they
+//! [`authorize`], [`limit`], [`forward`], [`record`]; an [`exchange`] is what they hand to one another, a [`problem`] what they
 //! refuse with. [`worker`] is what a thread holds between requests, [`running`] the threads themselves.
 
 mod authorize;
@@ -11,6 +11,7 @@ mod explain;
 mod forward;
 mod identify;
 mod in_flight;
+mod limit;
 mod problem;
 mod record;
 mod route;
@@ -26,12 +27,13 @@ pub(crate) use worker::Worker;
 
 use crate::{
     listen::connection::{self, Connection},
-    resource::compile::CompiledRoute,
+    resource::{compile::CompiledRoute, subject::Traits},
 };
 use exchange::{Exchange, Stage};
 use forward::{Body, Upload, UploadBody, headers};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::{Body as _, Incoming};
+use limit::Limited;
 use problem::{Problem, Refusal};
 use std::sync::{Arc, atomic::Ordering};
 
@@ -55,6 +57,9 @@ pub(crate) async fn handle(connection: Arc<Connection>, request: Request<Incomin
     let shared = &exchange.connection.worker.shared;
     let node = shared.settings.names_node.then_some(&shared.node_header);
     headers::for_client(response.headers_mut(), &exchange.request_id, node);
+    if let Some(limits) = exchange.limits() {
+        limits.fields().write(response.headers_mut(), exchange.limited.standings());
+    }
     exchange.status = response.status().as_u16();
     response.map(|body| body.carrying(exchange, is_bare))
 }
@@ -106,13 +111,21 @@ async fn pass(exchange: &mut Exchange, mut parts: Parts, incoming: Incoming) -> 
         authorize::authorize(&serving.plan.decisions, route, caller, &parts.method, &facts)?;
     }
 
-    // Limits are spent here, after it is known who calls and that they may, before anything is sent.
-
+    // Whatever else can refuse it comes first: who is refused has spent nothing.
     let body = upload(exchange, route, caps, &parts.headers, incoming)?;
     let target = route::target(&parts.uri, &asked.path).ok_or(Refusal::new(Problem::BadRequest, "path"))?;
     let authority = asked.authority.clone();
+    let traits = Traits {
+        key: caller.as_ref().map(|caller| caller.key.id),
+        consumer: caller.as_ref().map(|caller| &caller.consumer.name),
+        route: &route.name,
+        client: exchange.client,
+        headers: &parts.headers,
+    };
+    limit::limit(exchange, &connection.worker, &lane.limits, &traits, tie.as_ref()).await?;
+
     exchange.stage = Stage::Forward;
-    exchange.decided_us = shared.clock.boot_us();
+    exchange.decide(&connection.worker);
     let facts = headers::Facts {
         is_trusted: connection.is_trusted,
         peer: &connection.peer_header,
@@ -182,10 +195,12 @@ fn begin(connection: Arc<Connection>, parts: &Parts) -> Box<Exchange> {
         status: 0,
         problem: None,
         reason: "",
+        limited: Limited::default(),
         upload: None,
         tie: None,
         bytes_out: 0,
         finished: false,
+        decided_tick: 0,
         began_us,
         decided_us: 0,
         answered_us: 0,

@@ -35,7 +35,6 @@ mod backup;
 mod batch;
 mod clock;
 pub mod codec;
-mod disk;
 mod forward;
 mod handle;
 mod lead;

@@ -38,7 +38,7 @@ impl gateway::Clock for NodeClock {
 pub(super) fn gateway_settings(
     settings: &Settings,
     certificates: Option<Certificates>,
-    authority: Arc<raft::Authority>,
+    raft: &raft::Handle,
 ) -> gateway::Settings {
     let of = &settings.gateway;
     gateway::Settings {
@@ -61,7 +61,8 @@ pub(super) fn gateway_settings(
             body_bytes_max: of.body_bytes_max,
             ..gateway::Caps::default()
         },
-        authority,
+        authority: raft.authority(),
+        allowances: raft.allowances(),
     }
 }
 

@@ -4,9 +4,10 @@
 use super::{
     forward::{Upload, headers::Trace},
     in_flight::Tie,
+    limit::{Limited, RouteLimits},
     problem::Problem,
     record,
-    worker::Serving,
+    worker::{Serving, Worker},
 };
 use crate::listen::connection::Connection;
 use http::{HeaderValue, Method, Uri};
@@ -23,6 +24,7 @@ pub(crate) enum Stage {
     Route,
     Identify,
     Authorize,
+    Limit,
     Forward,
 }
 
@@ -51,12 +53,15 @@ pub(crate) struct Exchange {
     pub(crate) problem: Option<Problem>,
     /// Why it was refused, for operators.
     pub(crate) reason: &'static str,
+    pub(crate) limited: Limited,
     pub(crate) upload: Option<Arc<Upload>>,
     /// Its place among what a revocation cuts, once it is forwarded.
     pub(crate) tie: Option<Tie>,
     pub(crate) bytes_out: u64,
     /// Whether the answer was given to its last byte.
     pub(crate) finished: bool,
+    /// Cluster time of the decision; 0 while there is none.
+    pub(crate) decided_tick: u64,
     /// Microseconds on the boot clock: when the head was there, the decision was made and the upstream began to answer.
     pub(crate) began_us: u64,
     pub(crate) decided_us: u64,
@@ -83,6 +88,20 @@ impl Exchange {
         self.tie.as_ref().map_or(Poll::Pending, |tie| tie.poll(cx))
     }
 
+    /// The limits of its route.
+    pub(crate) fn limits(&self) -> Option<&RouteLimits> {
+        self.route.and_then(|route| self.serving.plan.lanes.get(route)).map(|lane| &lane.limits)
+    }
+
+    /// The request is admitted: notes when, by this machine's clock and the cluster's. Both are read here and not later:
+    /// the access log is the witness of who was admitted when.
+    pub(crate) fn decide(&mut self, worker: &Worker) {
+        self.decided_us = worker.shared.clock.boot_us();
+        if worker.log.is_kept() {
+            self.decided_tick = worker.shared.clock.tick().0;
+        }
+    }
+
     /// Whether the gateway let it pass.
     pub(crate) fn is_admitted(&self) -> bool {
         self.stage == Stage::Forward
@@ -95,6 +114,7 @@ impl Stage {
             Self::Route => "route",
             Self::Identify => "identify",
             Self::Authorize => "authorize",
+            Self::Limit => "limit",
             Self::Forward => "forward",
         }
     }

@@ -29,6 +29,10 @@ pub(crate) enum Problem {
     RouteUnavailable,
     /// The node holds no authority: it has lost the cluster.
     Isolated,
+    /// A limit of the route is used up.
+    RateLimited,
+    /// The cluster, not the caller, is at fault: the node holds no allowance of a limit, and none came in time.
+    LimitUnavailable,
     /// The node, or the upstream's connections from it, are at their limit.
     Overloaded,
     /// The upstream could not be reached (503: nothing was sent), or failed while it answered (502).
@@ -45,6 +49,8 @@ pub(crate) struct Refusal {
     detail: Cow<'static, str>,
     /// What may be asked here, for 405.
     allow: Option<HeaderValue>,
+    /// Seconds after which it may be asked again.
+    retry_after: u64,
     /// Why, in one word, for the access log and the metrics alone.
     pub(crate) reason: &'static str,
 }
@@ -63,6 +69,8 @@ impl Problem {
             Self::Misdirected => "misdirected",
             Self::RouteUnavailable => "route-unavailable",
             Self::Isolated => "isolated",
+            Self::RateLimited => "rate-limited",
+            Self::LimitUnavailable => "limit-unavailable",
             Self::Overloaded => "overloaded",
             Self::UpstreamUnavailable { .. } => "upstream-unavailable",
             Self::UpstreamTimeout => "upstream-timeout",
@@ -79,9 +87,12 @@ impl Problem {
             Self::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
-            Self::RouteUnavailable | Self::Isolated | Self::Overloaded | Self::UpstreamUnavailable { sent: false } => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::RouteUnavailable
+            | Self::Isolated
+            | Self::LimitUnavailable
+            | Self::Overloaded
+            | Self::UpstreamUnavailable { sent: false } => StatusCode::SERVICE_UNAVAILABLE,
             Self::UpstreamUnavailable { sent: true } => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
@@ -100,6 +111,8 @@ impl Problem {
             Self::Misdirected => "This connection is for another host",
             Self::RouteUnavailable => "The route is not available on this node",
             Self::Isolated => "This node has lost its cluster",
+            Self::RateLimited => "A limit is used up",
+            Self::LimitUnavailable => "The cluster does not say in time whether a limit is used up",
             Self::Overloaded => "The gateway is overloaded",
             Self::UpstreamUnavailable { .. } => "The upstream is not available",
             Self::UpstreamTimeout => "The upstream did not answer in time",
@@ -110,12 +123,19 @@ impl Problem {
 impl Refusal {
     /// `reason` is for operators; the client sees the problem's name and title.
     pub(crate) const fn new(problem: Problem, reason: &'static str) -> Self {
-        Self { problem, detail: Cow::Borrowed(""), allow: None, reason }
+        // For those that say so at all: another node may answer at once, this one as soon as a majority does.
+        Self { problem, detail: Cow::Borrowed(""), allow: None, retry_after: 1, reason }
     }
 
     /// With something that the client may know.
     pub(crate) fn telling(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.detail = detail.into();
+        self
+    }
+
+    /// With the time after which it may be asked again; a second at the least.
+    pub(crate) fn retrying_after(mut self, seconds: u64) -> Self {
+        self.retry_after = seconds.max(1);
         self
     }
 
@@ -149,9 +169,8 @@ impl Refusal {
             Problem::MethodNotAllowed => {
                 headers.insert(header::ALLOW, self.allow.unwrap_or(HeaderValue::from_static("")));
             }
-            Problem::Isolated => {
-                // Another node may answer at once; this one as soon as a majority does.
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            Problem::Isolated | Problem::RateLimited | Problem::LimitUnavailable => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after));
             }
             _ => {}
         }

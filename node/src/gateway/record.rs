@@ -5,7 +5,7 @@ mod log;
 mod meter;
 
 pub(crate) use log::{LogBuffer, LogWriter};
-pub(crate) use meter::{RouteMeter, StageMeters};
+pub(crate) use meter::{LimitMeter, RouteMeter, StageMeters};
 
 use super::exchange::Exchange;
 use std::sync::atomic::Ordering;

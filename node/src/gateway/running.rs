@@ -2,6 +2,7 @@
 
 use super::{
     Clock, Settings, StartError, Worker,
+    limit::NodeLimits,
     record::LogWriter,
     upkeep,
     worker::{Look, Published, Shared, lock},
@@ -89,11 +90,12 @@ pub fn start(settings: Settings, node: NodeId, clock: Arc<dyn Clock>, first: Arc
     let (log, buffers) = LogWriter::start(&settings.access_log, count)?;
     let compiled = Arc::new(Compiled::new(&first.registry, &Compiled::default()));
     note(&compiled);
+    let limits = Arc::new(NodeLimits::of(&compiled.limits, &NodeLimits::default()));
     let shared = Arc::new(Shared {
         node,
         node_header: HeaderValue::from(node),
         clock,
-        published: ArcSwap::from_pointee(Published { view: first, compiled }),
+        published: ArcSwap::from_pointee(Published { view: first, compiled, limits }),
         connections: AtomicUsize::new(0),
         in_flight: AtomicUsize::new(0),
         draining: AtomicBool::new(false),
@@ -150,16 +152,18 @@ impl Handle {
             if view.index < before.view.index {
                 return;
             }
-            let compiled = if view.registry.resources_revision == before.compiled.revision {
-                Arc::clone(&before.compiled)
+            let (compiled, limits) = if view.registry.resources_revision == before.compiled.revision {
+                (Arc::clone(&before.compiled), Arc::clone(&before.limits))
             } else {
-                compile(Arc::clone(&view), Arc::clone(&before.compiled)).await
+                let compiled = compile(Arc::clone(&view), Arc::clone(&before.compiled)).await;
+                let limits = NodeLimits::of(&compiled.limits, &before.limits);
+                (compiled, Arc::new(limits))
             };
             let (registry, of_before) = (&view.registry, &before.view.registry);
             let may_end = !registry.keys.ptr_eq(&of_before.keys) || !registry.consumers.ptr_eq(&of_before.consumers);
             // A request loads this after it has begun, so whoever begins after the store sees it: there is nobody to wait
             // for but those who have begun, and whose credential holds no more.
-            running.shared.published.store(Arc::new(Published { view, compiled }));
+            running.shared.published.store(Arc::new(Published { view, compiled, limits }));
             if may_end {
                 running.cut().await;
             }

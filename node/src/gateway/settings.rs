@@ -3,7 +3,7 @@
 use crate::listen::{CertificateError, Certificates};
 use ipnet::IpNet;
 use machine::{Tick, Wall};
-use raft::Authority;
+use raft::{Allowances, Authority};
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// The clocks that the data plane reads. The real one is the node's `clock.rs`.
@@ -36,6 +36,8 @@ pub struct Settings {
     pub caps: Caps,
     /// Until when this node may admit requests.
     pub authority: Arc<Authority>,
+    /// What this node may spend of the cluster's limits.
+    pub allowances: Arc<Allowances>,
 }
 
 /// Where the access log goes.

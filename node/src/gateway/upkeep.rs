@@ -1,5 +1,5 @@
 //! What a worker does beside requests: it ends what is in flight of a credential that holds no more, at once when it is
-//! asked to and once a second for what has ended by time.
+//! asked to and once a second for what has ended by time; and it lets go of what its limits have not used for a while.
 
 use super::{
     Worker,
@@ -7,7 +7,7 @@ use super::{
 };
 use crate::listen::connection::Connection;
 use metrics::counter;
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
     time::{MissedTickBehavior, interval, timeout},
@@ -15,6 +15,10 @@ use tokio::{
 
 /// How often it looks without being asked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// After so many of them it lets go of slots that were not used: five seconds to ten after they were.
+const LOOKS_PER_AGE: u64 = 5;
+/// Entries that are dropped on the spot; more would hold up requests.
+const DROPPED_MAX: usize = 4_096;
 /// How long what is cut may take to let go by itself. A client that takes nothing keeps it from being asked at all.
 const LET_GO_TIMEOUT: Duration = Duration::from_millis(100);
 /// How long its connection may take to end: it only has to be looked at.
@@ -24,6 +28,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) async fn run(worker: Arc<Worker>, mut asked: mpsc::Receiver<Look>) {
     let mut looks = interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut count: u64 = 0;
     loop {
         tokio::select! {
             look = asked.recv() => {
@@ -36,7 +41,23 @@ pub(crate) async fn run(worker: Arc<Worker>, mut asked: mpsc::Receiver<Look>) {
             _ = looks.tick() => {
                 let cut = worker.in_flight.look_at_time(worker.shared.clock.wall());
                 end(&worker, cut).await;
+                count = count.wrapping_add(1);
+                let_go(&worker, count);
             }
+        }
+    }
+}
+
+/// Lets go of what the limits have not used for a while. The first worker does it for what all of them share.
+fn let_go(worker: &Worker, count: u64) {
+    if worker.index == 0 {
+        worker.shared.published.load().limits.sweep(worker);
+    }
+    if count.is_multiple_of(LOOKS_PER_AGE) {
+        // The plan in force: one that no request has asked for yet is made, and the one before can go.
+        let dropped = worker.serving().plan.limits.age();
+        if dropped.iter().map(HashMap::len).sum::<usize>() > DROPPED_MAX {
+            drop(tokio::task::spawn_blocking(move || drop(dropped)));
         }
     }
 }

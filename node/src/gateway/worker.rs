@@ -9,6 +9,7 @@ use super::{
     authorize::Decisions,
     forward::{Deadlines, Pool},
     in_flight::InFlight,
+    limit::{NodeLimits, RouteLimits, WorkerLimits},
     record::{LogBuffer, RouteMeter, StageMeters},
 };
 use crate::{
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
 pub(crate) struct Published {
     pub(crate) view: Arc<View>,
     pub(crate) compiled: Arc<Compiled>,
+    pub(crate) limits: Arc<NodeLimits>,
 }
 
 /// One worker thread's own.
@@ -66,6 +68,10 @@ pub(crate) struct Worker {
     pub(crate) looks: mpsc::Sender<Look>,
     pub(crate) stages: StageMeters,
     pub(crate) connections: Mutex<HashMap<u64, Arc<Connection>>>,
+    /// Where it is written whom a limit counts.
+    pub(crate) scratch: Mutex<Vec<u8>>,
+    /// Requests that limits in shadow are still to count.
+    pub(crate) shadows: Arc<AtomicUsize>,
     next_connection: AtomicU64,
     random: AtomicU64,
     local: Mutex<Local>,
@@ -94,6 +100,7 @@ pub(crate) struct Plan {
     /// For requests that no route takes.
     pub(crate) unrouted: RouteMeter,
     pub(crate) decisions: Mutex<Decisions>,
+    pub(crate) limits: WorkerLimits,
 }
 
 /// What a worker keeps for a route.
@@ -101,12 +108,13 @@ pub(crate) struct Lane {
     /// None where the route has no upstream that this release can read.
     pub(crate) pool: Option<Arc<Pool>>,
     pub(crate) meter: RouteMeter,
+    pub(crate) limits: RouteLimits,
 }
 
 impl Worker {
     pub(crate) fn new(index: usize, shared: Arc<Shared>, log: Arc<LogBuffer>, looks: mpsc::Sender<Look>) -> Self {
         let published = shared.published.load_full();
-        let plan = Arc::new(Plan::new(published.compiled.clone(), None, index));
+        let plan = Arc::new(Plan::new(&published, None, index));
         let serving = Arc::new(Serving { view: published.view.clone(), plan });
         let mut seed = [0; 8];
         // Ids need to differ, not to be secret; without randomness they still differ within this process.
@@ -121,6 +129,8 @@ impl Worker {
             looks,
             stages: StageMeters::new(index),
             connections: Mutex::default(),
+            scratch: Mutex::default(),
+            shadows: Arc::default(),
             next_connection: AtomicU64::new(0),
             random: AtomicU64::new(seed),
             local: Mutex::new(Local { published, serving }),
@@ -135,7 +145,7 @@ impl Worker {
             let plan = if Arc::ptr_eq(&published.compiled, &local.serving.plan.compiled) {
                 local.serving.plan.clone()
             } else {
-                Arc::new(Plan::new(published.compiled.clone(), Some(&local.serving.plan), self.index))
+                Arc::new(Plan::new(&published, Some(&local.serving.plan), self.index))
             };
             local.serving = Arc::new(Serving { view: published.view.clone(), plan });
             local.published = Arc::clone(&published);
@@ -171,7 +181,8 @@ impl Worker {
 }
 
 impl Plan {
-    fn new(compiled: Arc<Compiled>, before: Option<&Self>, worker: usize) -> Self {
+    fn new(published: &Published, before: Option<&Self>, worker: usize) -> Self {
+        let compiled = Arc::clone(&published.compiled);
         let known: HashMap<*const _, &Arc<Pool>> = before
             .iter()
             .flat_map(|plan| &plan.lanes)
@@ -187,15 +198,17 @@ impl Plan {
                 (Arc::as_ptr(upstream), pool.unwrap_or_else(|| Arc::new(Pool::new(upstream.clone()))))
             })
             .collect();
+        let limits = WorkerLimits::of(&published.limits, before.map(|plan| &plan.limits));
         let lanes = compiled
             .routes
             .iter()
             .map(|route| Lane {
                 pool: route.upstream.as_ref().ok().and_then(|upstream| pools.get(&Arc::as_ptr(upstream)).cloned()),
                 meter: RouteMeter::new(route.name.as_str(), worker),
+                limits: RouteLimits::of(route, &limits),
             })
             .collect();
-        Self { compiled, lanes, unrouted: RouteMeter::new("", worker), decisions: Mutex::default() }
+        Self { compiled, lanes, unrouted: RouteMeter::new("", worker), decisions: Mutex::default(), limits }
     }
 }
 

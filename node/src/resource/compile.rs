@@ -3,12 +3,14 @@
 //! connections and TLS settings outlive an edit elsewhere.
 //!
 //! A document that this release cannot read (a newer one wrote it) fails closed, and no further than it must: a route is
-//! refused where it stands (503 `route-unavailable`), also if only its hosts and paths can be read; an upstream refuses
-//! the routes that use it; a policy refuses all routes that policies decide, because it could be a `forbid` for any of
+//! refused where it stands (503 `route-unavailable`), also if only its hosts and paths can be read; an upstream or limit
+//! refuses the routes that use it; a policy refuses all routes that policies decide, because it could be a `forbid` for any of
 //! them; the defaults refuse every route. [`Compiled::unreadable`] says which.
 
+mod limit;
 mod upstream;
 
+pub(crate) use limit::CompiledLimit;
 pub(crate) use upstream::{CompiledTarget, CompiledUpstream};
 
 use super::{
@@ -40,6 +42,7 @@ pub(crate) struct Compiled {
     table: Table,
     pub(crate) routes: Vec<Arc<CompiledRoute>>,
     pub(crate) upstreams: Vec<Arc<CompiledUpstream>>,
+    pub(crate) limits: Vec<Arc<CompiledLimit>>,
     policies: BTreeMap<Name, (u64, Arc<Policy>)>,
     /// Documents that this release cannot read, and why.
     pub(crate) unreadable: Vec<String>,
@@ -61,6 +64,12 @@ pub(crate) struct CompiledRoute {
     pub(crate) serves_isolated: bool,
     /// Whether what is in flight ends with its credential.
     pub(crate) cuts_on_revoke: bool,
+    /// All of them must admit a request.
+    pub(crate) limits: Vec<Arc<CompiledLimit>>,
+    /// What a request takes of each.
+    pub(crate) cost: u64,
+    /// How long a request may wait for tokens.
+    pub(crate) allowance_wait: Duration,
     /// Where it goes, or why it cannot.
     pub(crate) upstream: Result<Arc<CompiledUpstream>, Arc<str>>,
     pub(crate) uid: EntityUid,
@@ -82,8 +91,11 @@ impl Compiled {
         let defaults = defaults(registry, &mut unreadable);
         let policies = policies(registry, before, &mut unreadable);
         let upstreams = upstreams(registry, before, &mut unreadable);
-        let by_name: HashMap<&Name, &Result<Arc<CompiledUpstream>, Arc<str>>> =
+        let limits = limits(registry, before, &mut unreadable);
+        let by_name: HashMap<&Name, &Read<CompiledUpstream>> =
             upstreams.iter().map(|(name, upstream)| (name, upstream)).collect();
+        let limits_by_name: HashMap<&Name, &Read<CompiledLimit>> =
+            limits.iter().map(|(name, limit)| (name, limit)).collect();
 
         let mut documents: Vec<(Name, Route, Option<Arc<str>>)> = Vec::new();
         let mut closed = 0;
@@ -114,10 +126,16 @@ impl Compiled {
                     (None, Some(_), _, Some(upstream)) => (*upstream).clone(),
                     (None, Some(_), _, None) => Err(format!("there is no upstream {:?}", route.upstream).into()),
                 };
+                let (upstream, limits) = match limits_of(route, &limits_by_name) {
+                    Ok(limits) => (upstream, limits),
+                    Err(reason) => (upstream.and(Err(reason)), Vec::new()),
+                };
                 let inherited = defaults.clone().unwrap_or_default();
                 let statements =
                     policies.iter().flat_map(|policies| policies.values()).flat_map(|(_, one)| &one.statements);
-                Arc::new(compile_route(index, name, route, &inherited, upstream, statements))
+                let mut compiled = compile_route(index, name, route, &inherited, upstream, statements);
+                compiled.limits = limits;
+                Arc::new(compiled)
             })
             .collect();
         Self {
@@ -125,6 +143,7 @@ impl Compiled {
             table,
             routes,
             upstreams: upstreams.iter().filter_map(|(_, upstream)| upstream.as_ref().ok().cloned()).collect(),
+            limits: limits.iter().filter_map(|(_, limit)| limit.as_ref().ok().cloned()).collect(),
             policies: policies.unwrap_or_default(),
             unreadable,
             serves_isolated: serves_isolated(None, &defaults.unwrap_or_default()),
@@ -181,9 +200,47 @@ fn policies(
     all_read.then_some(policies)
 }
 
-type Upstreams = Vec<(Name, Result<Arc<CompiledUpstream>, Arc<str>>)>;
+/// Something that routes need, or why this release cannot read it.
+type Read<T> = Result<Arc<T>, Arc<str>>;
 
-fn upstreams(registry: &Registry, before: &Compiled, unreadable: &mut Vec<String>) -> Upstreams {
+fn limits(registry: &Registry, before: &Compiled, unreadable: &mut Vec<String>) -> Vec<(Name, Read<CompiledLimit>)> {
+    let known: HashMap<&Name, &Arc<CompiledLimit>> = before.limits.iter().map(|limit| (&limit.name, limit)).collect();
+    registry
+        .documents_of(Kind::Limit)
+        .map(|(name, document)| {
+            if let Some(limit) = known.get(name).filter(|limit| limit.revision == document.revision) {
+                return (name.clone(), Ok(Arc::clone(limit)));
+            }
+            let compiled = whole::stored(Kind::Limit, name, document).and_then(|resource| match resource {
+                Resource::Limit(limit) => Ok(Arc::new(CompiledLimit::new(name, document.revision, limit))),
+                _ => Err("it is no limit".to_owned()),
+            });
+            let compiled = compiled.map_err(|reason| {
+                unreadable.push(format!("limit {name}: {reason}"));
+                format!("limit {name}: {reason}").into()
+            });
+            (name.clone(), compiled)
+        })
+        .collect()
+}
+
+/// The limits of a route, or why one of them cannot be had: then nothing passes.
+fn limits_of(
+    route: &Route,
+    limits: &HashMap<&Name, &Read<CompiledLimit>>,
+) -> Result<Vec<Arc<CompiledLimit>>, Arc<str>> {
+    let one = |name: &Name| match limits.get(name) {
+        Some(limit) => (*limit).clone(),
+        None => Err(format!("there is no limit {name:?}").into()),
+    };
+    route.limits.iter().map(one).collect()
+}
+
+fn upstreams(
+    registry: &Registry,
+    before: &Compiled,
+    unreadable: &mut Vec<String>,
+) -> Vec<(Name, Read<CompiledUpstream>)> {
     let known: HashMap<&Name, &Arc<CompiledUpstream>> =
         before.upstreams.iter().map(|upstream| (&upstream.name, upstream)).collect();
     registry
@@ -267,6 +324,9 @@ fn compile_route<'p>(
         serves_isolated: serves_isolated(Some(route), defaults),
         cuts_on_revoke: route.on_revoke.or(defaults.on_revoke) != Some(OnRevoke::Finish),
         response_timeout: route.response_timeout.or(defaults.response_timeout).map(super::quantity::Span::duration),
+        limits: Vec::new(),
+        cost: route.cost,
+        allowance_wait: defaults.allowance_wait.map_or(limit::ALLOWANCE_WAIT, super::quantity::Span::duration),
         upstream,
         entity: entity(uid.clone(), &route.attributes, HashSet::new()),
         uid,

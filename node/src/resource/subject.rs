@@ -7,8 +7,6 @@
 //! a request does not have (a header that is absent) is the empty part. A subject that would be longer than the core takes
 //! is the SHA-256 of itself.
 
-#![allow(dead_code, reason = "the gateway begins to spend limits in a change of its own")]
-
 mod written;
 
 pub(crate) use written::{Named, WrongSubject, read};

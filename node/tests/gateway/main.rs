@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+mod bank;
 mod bodies;
 mod connections;
 mod explained;
@@ -10,6 +11,7 @@ mod forwarding;
 mod harness;
 mod isolated;
 mod keys;
+mod limits;
 mod problems;
 mod revoked;
 mod tls;

@@ -83,7 +83,8 @@ impl Feeding {
 /// The next piece; `None` when the stream breaks off.
 async fn next(body: &mut Incoming) -> Option<String> {
     loop {
-        let frame = soon("a frame", body.frame()).await.expect("the stream ended as if it were whole").ok()?;
+        let frame =
+            soon("a frame", body.frame()).await.unwrap_or_else(|| panic!("it ended as if it were whole")).ok()?;
         let text = frame.into_data().unwrap_or_default();
         if !text.is_empty() {
             return Some(String::from_utf8(text.to_vec()).unwrap());

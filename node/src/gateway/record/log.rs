@@ -51,6 +51,11 @@ enum Sink {
 }
 
 impl LogBuffer {
+    /// Whether there is a log.
+    pub(crate) const fn is_kept(&self) -> bool {
+        self.lines.is_some()
+    }
+
     /// Room for a line, or `None` if there is no log or no room.
     pub(super) fn line(&self) -> Option<MutexGuard<'_, Vec<u8>>> {
         let lines = lock(self.lines.as_ref()?);
@@ -189,7 +194,8 @@ pub(super) fn write(line: &mut Vec<u8>, exchange: &Exchange, now_us: u64) {
     line.extend_from_slice(b"{\"time\":\"");
     time(line, wall_ms);
     line.extend_from_slice(b"\",\"tick\":");
-    number(line, shared.clock.tick().0);
+    let tick = if exchange.decided_tick > 0 { exchange.decided_tick } else { shared.clock.tick().0 };
+    number(line, tick);
     field(line, "request_id", Some(exchange.request_id()));
     field(line, "trace_id", std::str::from_utf8(&exchange.trace.id).ok());
     line.extend_from_slice(b",\"node\":");
@@ -218,9 +224,12 @@ pub(super) fn write(line: &mut Vec<u8>, exchange: &Exchange, now_us: u64) {
     };
     field(line, "problem", problem);
     field(line, "reason", Some(exchange.reason).filter(|reason| !reason.is_empty()));
+    limits(line, exchange);
     field(line, "upstream", exchange.upstream.as_deref());
     line.extend_from_slice(b",\"duration_us\":{\"decide\":");
     number(line, since(exchange.began_us, exchange.decided_us));
+    line.extend_from_slice(b",\"waited\":");
+    number(line, exchange.limited.waited_us);
     line.extend_from_slice(b",\"upstream\":");
     number(line, since(exchange.decided_us, exchange.answered_us));
     line.extend_from_slice(b",\"total\":");
@@ -230,6 +239,26 @@ pub(super) fn write(line: &mut Vec<u8>, exchange: &Exchange, now_us: u64) {
     line.extend_from_slice(b",\"bytes_out\":");
     number(line, exchange.bytes_out);
     line.extend_from_slice(b"}\n");
+}
+
+/// The limit that decided, or came nearest to it, and those in shadow that would have refused.
+fn limits(line: &mut Vec<u8>, exchange: &Exchange) {
+    let limits = exchange.limits();
+    let decided_by = limits.and_then(|limits| exchange.limited.decided_by(limits));
+    field(line, "limit", decided_by.map(|(name, _)| name.as_str()));
+    line.extend_from_slice(b",\"remaining\":");
+    match decided_by {
+        Some((_, left)) => number(line, left),
+        None => line.extend_from_slice(b"null"),
+    }
+    for (place, name) in limits.iter().flat_map(|limits| exchange.limited.shadowed_by(limits)).enumerate() {
+        line.extend_from_slice(if place == 0 { b",\"shadowed\":[\"" } else { b",\"" });
+        line.extend_from_slice(name.as_str().as_bytes());
+        line.push(b'"');
+    }
+    if exchange.limited.is_shadowed() {
+        line.push(b']');
+    }
 }
 
 fn field(line: &mut Vec<u8>, name: &str, value: Option<&str>) {

@@ -41,9 +41,32 @@ impl RouteMeter {
     }
 }
 
+/// Counts what a limit does.
+pub(crate) struct LimitMeter {
+    /// Requests that it refused; in shadow, that it would have refused.
+    pub(crate) refused: Counter,
+    /// Requests for which the node got no allowance; in shadow, that could not be counted.
+    pub(crate) unavailable: Counter,
+    /// Requests that shared a bucket because too many subjects have one of their own.
+    pub(crate) overflowed: Counter,
+}
+
+impl LimitMeter {
+    pub(crate) fn new(limit: &str, is_enforced: bool) -> Self {
+        let mode = if is_enforced { "enforce" } else { "shadow" };
+        let of = || limit.to_owned();
+        Self {
+            refused: counter!("quorate_limit_refusals_total", "limit" => of(), "mode" => mode),
+            unavailable: counter!("quorate_limit_unavailable_total", "limit" => of(), "mode" => mode),
+            overflowed: counter!("quorate_limit_overflows_total", "limit" => of()),
+        }
+    }
+}
+
 /// How long the stages of a request take, and what goes through.
 pub(crate) struct StageMeters {
     decide: Histogram,
+    limit: Histogram,
     upstream: Histogram,
     bytes_in: Counter,
     bytes_out: Counter,
@@ -57,6 +80,7 @@ impl StageMeters {
         let bytes = |direction: &'static str| counter!("quorate_body_bytes_total", "direction" => direction);
         Self {
             decide: stage("decide"),
+            limit: stage("limit"),
             upstream: stage("upstream"),
             bytes_in: bytes("in"),
             bytes_out: bytes("out"),
@@ -67,6 +91,9 @@ impl StageMeters {
     pub(crate) fn count(&self, exchange: &Exchange) {
         if exchange.decided_us > 0 {
             self.decide.record(seconds(exchange.decided_us.saturating_sub(exchange.began_us)));
+        }
+        if exchange.limited.began_us > 0 && exchange.decided_us > 0 {
+            self.limit.record(seconds(exchange.decided_us.saturating_sub(exchange.limited.began_us)));
         }
         if exchange.answered_us > 0 {
             self.upstream.record(seconds(exchange.answered_us.saturating_sub(exchange.decided_us)));

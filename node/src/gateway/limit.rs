@@ -1,0 +1,535 @@
+//! Whether there is room for a request: the stage that spends limits, after it is known who calls and that they may,
+//! and before anything is sent.
+//!
+//! All enforced limits of a route admit a request, or none of them is spent. Limits with `scope: node` are taken first,
+//! from buckets of this node ([`locals`]), and put back if a limit of the cluster refuses; those of the cluster are spent
+//! together, from allowances that the node holds, by [`raft::admit`]. A warm request asks nobody, waits for nobody and
+//! shares no lock with another thread: its slots are in a map of its worker ([`slots`]). One that finds nothing held
+//! waits for an allowance, for as long as the route says. Limits in shadow are counted after that, and never refuse.
+//!
+//! What a route's limits are is compiled in [`crate::resource::compile`], whom they count is said by
+//! [`crate::resource::subject`], and how tokens come to a node is the business of [`raft::Allowances`].
+
+mod fields;
+mod local;
+mod locals;
+mod slots;
+mod subjects;
+
+pub(crate) use fields::{Fields, Standing};
+
+use super::{
+    exchange::{Exchange, Stage},
+    in_flight::{Tie, unless_cut},
+    problem::{Problem, Refusal},
+    record::LimitMeter,
+    worker::{Worker, lock},
+};
+use crate::resource::{
+    compile::{CompiledLimit, CompiledRoute},
+    document::Scope,
+    subject::{self, OVERFLOW, Traits},
+};
+use local::Now;
+use locals::LocalBuckets;
+use machine::{Name, allowance::BucketId};
+use raft::{Slot, Verdict};
+use slots::{Entries, Part, Slots};
+use smallvec::SmallVec;
+use std::{
+    collections::HashMap,
+    slice,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+use subjects::Subjects;
+
+/// Subjects of a limit with `scope: node` that have a bucket of their own, where the limit does not say: some ten
+/// megabytes.
+const LOCAL_SUBJECTS_MAX: u32 = 100_000;
+/// Requests of one worker whose shadow limits are still to be counted. They are in nobody's way, so they are few: the
+/// places to wait are for requests.
+const SHADOWS_MAX: usize = 256;
+
+/// What all workers of a node share of a limit.
+pub(crate) struct NodeLimit {
+    pub(crate) compiled: Arc<CompiledLimit>,
+    /// With `scope: node`.
+    locals: Option<Arc<LocalBuckets>>,
+    /// Of a limit of the cluster whose subjects are chosen by clients.
+    subjects: Option<Arc<Subjects>>,
+    meter: LimitMeter,
+}
+
+/// All limits of a node, by name.
+#[derive(Default)]
+pub(crate) struct NodeLimits(HashMap<Name, Arc<NodeLimit>>);
+
+/// A limit, and what one worker keeps for it.
+pub(crate) struct WorkerLimit {
+    node: Arc<NodeLimit>,
+    /// Of a limit of the cluster.
+    slots: Slots,
+}
+
+/// The limits of one worker, by name.
+#[derive(Default)]
+pub(crate) struct WorkerLimits(HashMap<Name, Arc<WorkerLimit>>);
+
+/// The limits of a route, for one worker.
+#[derive(Default)]
+pub(crate) struct RouteLimits {
+    /// Those that refuse, in the order in which the route names them.
+    enforced: Vec<Arc<WorkerLimit>>,
+    /// Of those, by their places, what this node counts alone.
+    locals: Vec<usize>,
+    /// Of those, by their places, what the cluster counts.
+    shared: Vec<usize>,
+    /// Those that only count.
+    shadow: Vec<Arc<WorkerLimit>>,
+    fields: Fields,
+    cost: u64,
+    wait: Duration,
+}
+
+/// What an exchange knows of its limits.
+#[derive(Default)]
+pub(crate) struct Limited {
+    /// Where it stands with each enforced limit of the route, once they were looked at.
+    standings: Standings,
+    /// Which of them did not let it pass.
+    stopped_by: Option<usize>,
+    /// Which limits in shadow would not have: a bit each.
+    shadowed: u64,
+    /// How long it waited for tokens, in microseconds.
+    pub(crate) waited_us: u64,
+    /// Local time: when its limits were looked at first; 0 if they were not.
+    pub(crate) began_us: u64,
+}
+
+type Standings = SmallVec<[Standing; 2]>;
+type Parts = SmallVec<[Part; 4]>;
+
+/// What became of an attempt.
+enum Spent {
+    Admitted,
+    /// This limit is used up, for so many microseconds.
+    UsedUp {
+        place: usize,
+        retry_us: u64,
+    },
+    /// Nothing is held of some limit.
+    Dry(Parts),
+    /// The node keeps as many buckets as it may.
+    Crowded {
+        place: usize,
+    },
+}
+
+/// Spends a request's limits, or refuses it. `tie` ends its waiting if its credential does.
+pub(crate) async fn limit(
+    exchange: &mut Exchange,
+    worker: &Worker,
+    limits: &RouteLimits,
+    traits: &Traits<'_>,
+    tie: Option<&Tie>,
+) -> Result<(), Refusal> {
+    if limits.enforced.is_empty() && limits.shadow.is_empty() {
+        return Ok(());
+    }
+    exchange.stage = Stage::Limit;
+    let limited = &mut exchange.limited;
+    limited.began_us = worker.shared.clock.boot_us();
+    let mut attempt = Attempt { worker, limits, traits, held: SmallVec::new() };
+    let spent = match attempt.spend(&mut limited.standings) {
+        Spent::Dry(parts) => {
+            let waiting = worker.shared.settings.allowances.wait(&parts, limits.wait);
+            let verdict = unless_cut(tie, waiting).await?;
+            limited.waited_us = worker.shared.clock.boot_us().saturating_sub(limited.began_us);
+            attempt.judge(verdict, &parts, &mut limited.standings)
+        }
+        spent => spent,
+    };
+    let (place, refusal) = match spent {
+        Spent::Admitted => {
+            attempt.settle(true);
+            limited.shadowed = attempt.count_shadows();
+            return Ok(());
+        }
+        Spent::UsedUp { place, retry_us } => {
+            limits.meter(place, |meter| &meter.refused);
+            (place, Refusal::new(Problem::RateLimited, "used-up").retrying_after(fields::seconds(retry_us)))
+        }
+        Spent::Dry(parts) => {
+            let place = limits.dry(&parts, worker.shared.clock.boot_us());
+            limits.meter(place, |meter| &meter.unavailable);
+            (place, Refusal::new(Problem::LimitUnavailable, "no-allowance"))
+        }
+        Spent::Crowded { place } => {
+            limits.meter(place, |meter| &meter.unavailable);
+            (place, Refusal::new(Problem::LimitUnavailable, "too-many-buckets"))
+        }
+    };
+    attempt.settle(false);
+    attempt.complete(place, &mut limited.standings);
+    limited.stopped_by = Some(place);
+    Err(refusal)
+}
+
+/// One request at its limits. What is only reserved when it is dropped goes back.
+struct Attempt<'a> {
+    worker: &'a Worker,
+    limits: &'a RouteLimits,
+    traits: &'a Traits<'a>,
+    /// Limits of this node, by their places, of which tokens are reserved, and whether in the bucket for all others.
+    held: SmallVec<[(usize, bool); 2]>,
+}
+
+impl Attempt<'_> {
+    fn spend(&mut self, standings: &mut Standings) -> Spent {
+        let limits = self.limits;
+        standings.resize(limits.enforced.len(), Standing::default());
+        let mut subject = lock(&self.worker.scratch);
+        if !limits.locals.is_empty()
+            && let Err(used_up) = self.reserve(&mut subject, standings)
+        {
+            return used_up;
+        }
+        let mut parts = Parts::new();
+        for place in &limits.shared {
+            let Some(limit) = limits.enforced.get(*place) else { continue };
+            subject::encode(&limit.node.compiled.per, self.traits, &mut subject);
+            if limits.shared.len() == 1
+                && let Some(verdict) = limit.slots.with(&subject, |part| self.admit_alone(*place, part, standings))
+            {
+                return verdict;
+            }
+            match limit.slots.find(&subject).or_else(|| limit.fetch(self.worker, &subject)) {
+                Some(slot) => parts.push((slot, limits.cost)),
+                None => return Spent::Crowded { place: *place },
+            }
+        }
+        drop(subject);
+        if parts.is_empty() {
+            return Spent::Admitted;
+        }
+        // Read now and not before: by an older reading, what has expired since could be spent.
+        let verdict = raft::admit(&parts, self.worker.shared.clock.boot_us());
+        self.judge(verdict, &parts, standings)
+    }
+
+    /// The way of nearly all requests: one limit of the cluster, whose slot is known. It counts no reference, because
+    /// workers would fight over where that is counted.
+    fn admit_alone(&self, place: usize, part: &mut Part, standings: &mut Standings) -> Spent {
+        part.1 = self.limits.cost;
+        let now_us = self.worker.shared.clock.boot_us();
+        match raft::admit(slice::from_ref(part), now_us) {
+            Verdict::Admitted { .. } => {
+                if let Some(standing) = standings.get_mut(place) {
+                    *standing = Standing::holding(part.0.remaining(now_us));
+                }
+                Spent::Admitted
+            }
+            verdict => self.judge(verdict, slice::from_ref(part), standings),
+        }
+    }
+
+    /// Says what a verdict means, and where the request stands with the limits of the cluster.
+    fn judge(&self, verdict: Verdict, parts: &[Part], standings: &mut Standings) -> Spent {
+        let now_us = self.worker.shared.clock.boot_us();
+        for (place, (slot, _)) in self.limits.shared.iter().zip(parts) {
+            if let Some(standing) = standings.get_mut(*place) {
+                *standing = Standing::holding(slot.remaining(now_us));
+            }
+        }
+        match verdict {
+            Verdict::Admitted { .. } => Spent::Admitted,
+            Verdict::Refused { retry_us } => {
+                let place = self.limits.dry(parts, now_us);
+                if let Some(standing) = standings.get_mut(place) {
+                    standing.seconds = fields::seconds(retry_us).max(1);
+                }
+                Spent::UsedUp { place, retry_us }
+            }
+            Verdict::Dry => Spent::Dry(parts.into()),
+        }
+    }
+
+    /// Takes tokens of the limits of this node: of all of them, or of none that stay taken.
+    fn reserve(&mut self, subject: &mut Vec<u8>, standings: &mut Standings) -> Result<(), Spent> {
+        let limits = self.limits;
+        let now = now(self.worker);
+        // Nothing else can refuse it: no need to come back.
+        let for_good = limits.enforced.len() == 1;
+        for place in &limits.locals {
+            let Some((limit, locals)) = limits.local(*place) else { continue };
+            subject::encode(&limit.compiled.per, self.traits, subject);
+            let taken = locals.reserve(limit.compiled.rule, subject, limits.cost, now, for_good);
+            let (left, seconds) = match &taken {
+                Ok(reserved) => (reserved.left.tokens, reserved.left.more_us),
+                Err(used_up) => (used_up.left.tokens, used_up.retry_us),
+            };
+            if let Some(standing) = standings.get_mut(*place) {
+                *standing = Standing { left, seconds: fields::seconds(seconds).max(1) };
+            }
+            match taken {
+                Ok(reserved) => {
+                    if reserved.is_overflow {
+                        limit.meter.overflowed.increment(1);
+                    }
+                    if !for_good {
+                        self.held.push((*place, reserved.is_overflow));
+                    }
+                }
+                Err(used_up) => return Err(Spent::UsedUp { place: *place, retry_us: used_up.retry_us }),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the reservations.
+    fn settle(&mut self, admitted: bool) {
+        if self.held.is_empty() {
+            return;
+        }
+        let now = now(self.worker);
+        let mut subject = lock(&self.worker.scratch);
+        for (place, is_overflow) in self.held.drain(..) {
+            if let Some((limit, locals)) = self.limits.local(place) {
+                subject::encode(&limit.compiled.per, self.traits, &mut subject);
+                locals.settle(&subject, is_overflow, self.limits.cost, admitted, now);
+            }
+        }
+    }
+
+    /// Where a refused request stands with the limits that were not asked, or not in the end.
+    #[cold]
+    fn complete(&self, stopped_by: usize, standings: &mut Standings) {
+        let now = now(self.worker);
+        let mut subject = lock(&self.worker.scratch);
+        for (place, (limit, standing)) in self.limits.enforced.iter().zip(standings.iter_mut()).enumerate() {
+            if place == stopped_by {
+                standing.seconds = standing.seconds.max(1);
+                continue;
+            }
+            subject::encode(&limit.node.compiled.per, self.traits, &mut subject);
+            *standing = match &limit.node.locals {
+                Some(locals) => {
+                    let left = locals.left(limit.node.compiled.rule, &subject, now);
+                    Standing { left: left.tokens, seconds: fields::seconds(left.more_us).max(1) }
+                }
+                None => Standing::holding(limit.slots.find(&subject).map_or(0, |slot| slot.remaining(now.us))),
+            };
+        }
+    }
+
+    /// Counts an admitted request in the limits that are in shadow; says which of them would have refused it.
+    fn count_shadows(&self) -> u64 {
+        let mut shadowed = 0;
+        if self.limits.shadow.is_empty() {
+            return shadowed;
+        }
+        let mut subject = lock(&self.worker.scratch);
+        for (place, limit) in self.limits.shadow.iter().enumerate() {
+            subject::encode(&limit.node.compiled.per, self.traits, &mut subject);
+            if limit.would_refuse(self.worker, self.limits, &subject) {
+                limit.node.meter.refused.increment(1);
+                shadowed |= 1 << place.min(63);
+            }
+        }
+        shadowed
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.settle(false);
+    }
+}
+
+impl WorkerLimit {
+    /// The slot of a subject that this worker does not know; `None` if the node has as many as it may.
+    #[cold]
+    fn fetch(&self, worker: &Worker, subject: &[u8]) -> Option<Arc<Slot>> {
+        let limit = &self.node.compiled;
+        let mut subject: Arc<[u8]> = subject.into();
+        let mut seat = None;
+        if let Some(subjects) = &self.node.subjects {
+            seat = subjects.seat(&subject);
+            if seat.is_none() {
+                self.node.meter.overflowed.increment(1);
+                if let Some(slot) = self.slots.find(OVERFLOW) {
+                    return Some(slot);
+                }
+                subject = OVERFLOW.into();
+            }
+        }
+        let id = BucketId { limit: limit.name.clone(), subject: Arc::clone(&subject) };
+        let slot = worker.shared.settings.allowances.slot(&id, limit.rule.burst())?;
+        self.slots.keep(subject, Arc::clone(&slot), seat);
+        Some(slot)
+    }
+
+    /// Counts a request; whether it would have been refused.
+    fn would_refuse(self: &Arc<Self>, worker: &Worker, limits: &RouteLimits, subject: &[u8]) -> bool {
+        if let Some(locals) = &self.node.locals {
+            return locals.reserve(self.node.compiled.rule, subject, limits.cost, now(worker), true).is_err();
+        }
+        let Some(slot) = self.slots.find(subject).or_else(|| self.fetch(worker, subject)) else {
+            self.node.meter.unavailable.increment(1);
+            return false;
+        };
+        let parts = [(slot, limits.cost)];
+        match raft::admit(&parts, worker.shared.clock.boot_us()) {
+            Verdict::Admitted { .. } => {}
+            Verdict::Refused { .. } => return true,
+            Verdict::Dry => self.count_later(worker, parts, limits.wait),
+        }
+        false
+    }
+
+    /// The request goes on; what it costs is spent when the cluster has answered.
+    fn count_later(self: &Arc<Self>, worker: &Worker, parts: [Part; 1], wait: Duration) {
+        let under_way = Arc::clone(&worker.shadows);
+        if under_way.fetch_add(1, Ordering::Relaxed) >= SHADOWS_MAX {
+            under_way.fetch_sub(1, Ordering::Relaxed);
+            self.node.meter.unavailable.increment(1);
+            return;
+        }
+        let (limit, allowances) = (Arc::clone(&self.node), Arc::clone(&worker.shared.settings.allowances));
+        // It ends with its waiting, or with the worker's runtime.
+        tokio::spawn(async move {
+            match allowances.wait(&parts, wait).await {
+                Verdict::Admitted { .. } => {}
+                Verdict::Refused { .. } => limit.meter.refused.increment(1),
+                Verdict::Dry => limit.meter.unavailable.increment(1),
+            }
+            under_way.fetch_sub(1, Ordering::Relaxed);
+        });
+    }
+}
+
+impl NodeLimits {
+    /// What the workers share of these limits; what has not changed is taken over, and so is what was counted.
+    pub(crate) fn of(limits: &[Arc<CompiledLimit>], before: &Self) -> Self {
+        let share = |limit: &Arc<CompiledLimit>| {
+            let known = before.0.get(&limit.name);
+            if let Some(known) = known.filter(|known| Arc::ptr_eq(&known.compiled, limit)) {
+                return Arc::clone(known);
+            }
+            let counts_the_same = |of: &CompiledLimit| {
+                (&of.per, of.scope, of.subjects_max) == (&limit.per, limit.scope, limit.subjects_max)
+            };
+            let known = known.filter(|known| counts_the_same(&known.compiled));
+            let (locals, subjects) = match known {
+                Some(known) => (known.locals.clone(), known.subjects.clone()),
+                None if limit.scope == Scope::Node => {
+                    (Some(Arc::new(LocalBuckets::new(limit.subjects_max.unwrap_or(LOCAL_SUBJECTS_MAX)))), None)
+                }
+                None => (None, limit.subjects_max.map(|most| Arc::new(Subjects::new(most)))),
+            };
+            let meter = LimitMeter::new(limit.name.as_str(), limit.is_enforced);
+            Arc::new(NodeLimit { compiled: Arc::clone(limit), locals, subjects, meter })
+        };
+        Self(limits.iter().map(|limit| (limit.name.clone(), share(limit))).collect())
+    }
+
+    /// Forgets some of what this node counts alone and what is full again.
+    pub(crate) fn sweep(&self, worker: &Worker) {
+        let now = now(worker);
+        self.0.values().filter_map(|limit| limit.locals.as_ref()).for_each(|locals| locals.sweep(now));
+    }
+}
+
+impl WorkerLimits {
+    /// What a worker keeps of these limits; what has not changed is taken over.
+    pub(crate) fn of(limits: &NodeLimits, before: Option<&Self>) -> Self {
+        let keep = |(name, node): (&Name, &Arc<NodeLimit>)| {
+            let known = before.and_then(|before| before.0.get(name)).filter(|known| Arc::ptr_eq(&known.node, node));
+            let new = || Arc::new(WorkerLimit { node: Arc::clone(node), slots: Slots::default() });
+            (name.clone(), known.cloned().unwrap_or_else(new))
+        };
+        Self(limits.0.iter().map(keep).collect())
+    }
+
+    /// Lets go of slots that were not used since the last time, and hands them out to be dropped.
+    pub(crate) fn age(&self) -> Vec<Entries> {
+        self.0.values().map(|limit| limit.slots.age()).filter(|entries| !entries.is_empty()).collect()
+    }
+}
+
+impl RouteLimits {
+    pub(crate) fn of(route: &CompiledRoute, limits: &WorkerLimits) -> Self {
+        let (enforced, shadow): (Vec<_>, Vec<_>) = route
+            .limits
+            .iter()
+            .filter_map(|limit| limits.0.get(&limit.name).cloned())
+            .partition(|limit| limit.node.compiled.is_enforced);
+        let (locals, shared) = (0..enforced.len())
+            .partition(|place| enforced.get(*place).is_some_and(|limit| limit.node.locals.is_some()));
+        let fields = Fields::of(enforced.iter().map(|limit| &*limit.node.compiled));
+        Self { enforced, locals, shared, shadow, fields, cost: route.cost, wait: route.allowance_wait }
+    }
+
+    /// What the client is told.
+    pub(crate) const fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    fn local(&self, place: usize) -> Option<(&NodeLimit, &LocalBuckets)> {
+        let limit = &self.enforced.get(place)?.node;
+        Some((limit, limit.locals.as_deref()?))
+    }
+
+    fn meter(&self, place: usize, which: impl Fn(&LimitMeter) -> &metrics::Counter) {
+        if let Some(limit) = self.enforced.get(place) {
+            which(&limit.node.meter).increment(1);
+        }
+    }
+
+    /// The place of the limit of which too little is held.
+    fn dry(&self, parts: &[Part], now_us: u64) -> usize {
+        let is_dry = |(slot, cost): &Part| slot.remaining(now_us) < *cost;
+        let part = parts.iter().position(is_dry).unwrap_or(0);
+        self.shared.get(part).copied().unwrap_or(0)
+    }
+}
+
+impl Limited {
+    /// Where the exchange stands with the enforced limits of its route; nothing if they were not looked at.
+    pub(crate) fn standings(&self) -> &[Standing] {
+        &self.standings
+    }
+
+    /// The limit that decided, or came nearest to it, and what was left of it.
+    pub(crate) fn decided_by<'l>(&self, limits: &'l RouteLimits) -> Option<(&'l Name, u64)> {
+        let nearest = || self.standings.iter().enumerate().min_by_key(|(_, standing)| standing.left);
+        let place = self.stopped_by.or_else(|| nearest().map(|(place, _)| place))?;
+        let limit = limits.enforced.get(place)?;
+        Some((&limit.node.compiled.name, self.standings.get(place)?.left))
+    }
+
+    /// Whether a limit in shadow would have refused it.
+    pub(crate) const fn is_shadowed(&self) -> bool {
+        self.shadowed != 0
+    }
+
+    /// The limits in shadow that would have refused it.
+    pub(crate) fn shadowed_by<'l>(&self, limits: &'l RouteLimits) -> impl Iterator<Item = &'l Name> {
+        let shadowed = self.shadowed;
+        let is_among = move |place: usize| shadowed >> place.min(63) & 1 == 1;
+        let limits = limits.shadow.iter().enumerate().filter(move |(place, _)| is_among(*place));
+        limits.map(|(_, limit)| &limit.node.compiled.name)
+    }
+}
+
+impl Standing {
+    /// Of a limit of the cluster, by what the node holds: see [`fields`].
+    const fn holding(tokens: u64) -> Self {
+        Self { left: tokens, seconds: if tokens > 0 { 1 } else { 0 } }
+    }
+}
+
+fn now(worker: &Worker) -> Now {
+    Now { us: worker.shared.clock.boot_us(), wall: worker.shared.clock.wall() }
+}
