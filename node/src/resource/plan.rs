@@ -57,7 +57,14 @@ pub fn plan(registry: &Registry, file: &ResourceFile, prune: bool) -> Result<Pla
     let callers = After { registry, file, prune };
     let Findings { errors, warnings: suspicions } = whole.check(&callers);
     let place = |complaint: Complaint| {
-        file.place(complaint.noun, &complaint.name, &complaint.field, complaint.offset, complaint.message)
+        let Complaint { noun, name, field, offset, other, message } = complaint;
+        let mut place = file.place(noun, &name, &field, offset, message);
+        let is_elsewhere = !file.resources.contains_key(&(noun, name));
+        if let (true, Some((noun, name))) = (is_elsewhere, other.filter(|other| file.resources.contains_key(other))) {
+            let here = file.place(noun, &name, "", None, String::new());
+            (place.line, place.column) = (here.line, here.column);
+        }
+        place
     };
     let mut errors: Vec<Place> = errors.into_iter().map(place).collect();
     errors.extend(draft.too_large(file));
@@ -67,6 +74,11 @@ pub fn plan(registry: &Registry, file: &ResourceFile, prune: bool) -> Result<Pla
     }
     let of_this_file = |one: &Complaint| file.resources.contains_key(&(one.noun, one.name.clone()));
     warnings.extend(suspicions.into_iter().filter(of_this_file).map(place));
+    warnings.extend(draft.recounted.iter().map(|(name, field)| {
+        let what = if *field == "per" { "others" } else { "in another place" };
+        let message = format!("the limit counts {what} than before: its counts begin anew");
+        file.place(Noun::Document(Kind::Limit), name, field, None, message)
+    }));
     Ok(Plan {
         changes: draft.changes,
         listing: draft.listing,
@@ -116,6 +128,8 @@ struct Draft {
     listing: Vec<Listing>,
     bytes: usize,
     oversized: Vec<(Noun, Name)>,
+    /// Limits whose buckets are others than before, and the field that says so.
+    recounted: Vec<(Name, &'static str)>,
 }
 
 impl Draft {
@@ -133,6 +147,12 @@ impl Draft {
         let before = there.and_then(|document| document.as_ref().ok());
         if before == Some(resource) {
             return;
+        }
+        if let (Some(Resource::Limit(before)), Resource::Limit(after)) = (before, resource) {
+            let field = if before.scope == after.scope { "per" } else { "scope" };
+            if before.scope != after.scope || before.per != after.per {
+                self.recounted.push((name.clone(), field));
+            }
         }
         let json = resource.json();
         self.bytes += json.len();

@@ -33,6 +33,8 @@ pub(crate) struct Complaint {
     pub(crate) field: String,
     /// Bytes into the text of a policy.
     pub(crate) offset: Option<usize>,
+    /// The other resource that it is about: where to point if a file does not hold the first.
+    pub(crate) other: Option<(Noun, Name)>,
     pub(crate) message: String,
 }
 
@@ -246,5 +248,6 @@ impl fmt::Display for Complaint {
 }
 
 fn complaint(kind: Kind, name: &Name, field: &str, message: String) -> Complaint {
-    Complaint { noun: Noun::Document(kind), name: name.clone(), field: field.to_owned(), offset: None, message }
+    let (noun, name, field) = (Noun::Document(kind), name.clone(), field.to_owned());
+    Complaint { noun, name, field, offset: None, other: None, message }
 }

@@ -1,7 +1,10 @@
 //! Limits and the routes that name them.
 
-use super::{Findings, Whole};
-use crate::resource::document::{Authenticate, Limit, Per, Resource, Route, Scope};
+use super::{Complaint, Findings, Whole, complaint};
+use crate::resource::{
+    Noun,
+    document::{Authenticate, Limit, Per, Resource, Route, Scope},
+};
 use machine::{
     Name,
     limit::{Rate, Rule},
@@ -34,29 +37,33 @@ impl Whole {
     fn check_limits_of(&self, name: &Name, route: &Route, findings: &mut Findings) {
         for (index, limit_name) in route.limits.iter().enumerate() {
             let field = format!("limits[{index}]");
+            let mut wrong = |message: String| {
+                findings.errors.push(Complaint {
+                    other: Some((Noun::Document(Kind::Limit), limit_name.clone())),
+                    ..complaint(Kind::Route, name, &field, message)
+                });
+            };
             let Some(limit) = self.documents.get(&(Kind::Limit, limit_name.clone())) else {
-                findings.error(Kind::Route, name, &field, format!("there is no limit {limit_name:?}"));
+                wrong(format!("there is no limit {limit_name:?}"));
                 continue;
             };
             let Ok(Resource::Limit(limit)) = limit else { continue };
             let needs_caller = limit.per.iter().find(|part| part.needs_caller());
             if let (Authenticate::Nobody, Some(part)) = (route.authenticate, needs_caller) {
-                let message = format!(
+                wrong(format!(
                     "the limit {limit_name:?} counts by {part}, which nobody has on an open route: count by {}, {} or a \
                      header, or let the route authenticate",
                     Per::Route,
                     Per::Ip
-                );
-                findings.error(Kind::Route, name, &field, message);
+                ));
             }
             let most = limit.rule.burst();
             if route.cost > most {
                 let what = if matches!(limit.rule, Rule::Rate(_)) { "burst" } else { "quota" };
-                let message = format!(
+                wrong(format!(
                     "a request costs {}, and the {what} of the limit {limit_name:?} is {most}: it would admit none",
                     route.cost
-                );
-                findings.error(Kind::Route, name, &field, message);
+                ));
             }
         }
         if route.cost > 1 && route.limits.is_empty() {
