@@ -15,6 +15,7 @@ mod documented;
 mod failover;
 mod full_disk;
 mod limit_usage;
+mod limits;
 mod load_balancer;
 mod membership;
 mod ops;

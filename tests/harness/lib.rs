@@ -25,6 +25,7 @@ pub mod programs;
 pub mod runtime;
 pub mod upstream;
 pub mod wait;
+pub mod witness;
 
 pub use client::{Answer, Client, Connection};
 pub use cluster::Cluster;

@@ -164,6 +164,16 @@ pub fn resident_bytes(process: u32) -> u64 {
     line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number of kB") * 1024
 }
 
+/// User and system time that a process has used, in seconds.
+pub fn cpu_seconds(process: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).expect("the process is alive");
+    // After the name, which may hold anything: state is the third field, user and system time are the 14th and 15th.
+    let fields: Vec<&str> = stat.rsplit(')').next().expect("a name in brackets").split_whitespace().collect();
+    let ticks = |field: usize| fields[field - 3].parse::<f64>().expect("a number");
+    // USER_HZ is 100 on every Linux that there is (proc_pid_stat(5)).
+    (ticks(14) + ticks(15)) / 100.0
+}
+
 /// Only for a leader that has not been waited for: afterwards the number may be somebody else's.
 fn kill_group(leader: u32) {
     if let Some(group) = pid(leader) {
