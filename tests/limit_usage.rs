@@ -1,7 +1,11 @@
 //! What an operator sees of a limit: what is left of a bucket, and which limits would count a request.
 
-use crate::shared::{Corner, ctl, dev_echo};
-use tests::json::{Value, list, number, text};
+use crate::shared::{Corner, ctl, dev, dev_echo};
+use tests::{
+    client::get,
+    json::{Value, list, number, text},
+    wait::eventually,
+};
 
 /// A route of a corner with three limits.
 fn limited(name: &str) -> Corner {
@@ -52,6 +56,22 @@ fn each_subject_has_a_bucket_of_its_own() {
     refused("asked-tenant --subject nobody,blue", 1, "there is no consumer");
     refused("asked-nothing --subject asked", 1, "there is no limit");
     refused("asked-plan --overflow", 1, "has no max_subjects");
+}
+
+#[test]
+fn what_was_spent_on_any_node_is_told() {
+    let corner = limited("spent");
+    for id in [1, 2, 3] {
+        dev().client(id).send(get("/limited").host(&corner.host).key(&corner.key).header("x-tenant", "blue")).ok();
+    }
+    // Three requests took two tokens each. What else is not there is held by nodes that have not given it back yet.
+    eventually("the nodes report what they spent", || {
+        let plan = usage("spent-plan", &corner.key_id);
+        let held: u64 = list(&plan, "outstanding").iter().map(|one| number(one, "amount")).sum();
+        let spent = 100 - number(&plan, "available") - held;
+        if spent == 6 { Ok(()) } else { Err(format!("{spent} are spent: {plan}")) }
+    });
+    assert_eq!(number(&usage("spent-tenant", "spent,green"), "available"), 40);
 }
 
 #[test]
