@@ -33,6 +33,7 @@ use exchange::{Exchange, Stage};
 use forward::{Body, Upload, UploadBody, headers};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::{Body as _, Incoming};
+use in_flight::Tie;
 use limit::Limited;
 use problem::{Problem, Refusal};
 use std::sync::{Arc, atomic::Ordering};
@@ -46,9 +47,6 @@ pub(crate) async fn handle(connection: Arc<Connection>, request: Request<Incomin
     let mut response = match pass(&mut exchange, parts, incoming).await {
         Ok(response) => response,
         Err(refusal) => {
-            if let Some(upload) = exchange.upload.as_ref().filter(|_| refusal.reason == in_flight::CUT) {
-                upload.cut();
-            }
             exchange.problem = Some(refusal.problem);
             exchange.reason = refusal.reason;
             refusal.response(exchange.request_id())
@@ -112,7 +110,7 @@ async fn pass(exchange: &mut Exchange, mut parts: Parts, incoming: Incoming) -> 
     }
 
     // Whatever else can refuse it comes first: who is refused has spent nothing.
-    let body = upload(exchange, route, caps, &parts.headers, incoming)?;
+    let body = upload(exchange, route, &parts.headers, incoming, tie.as_ref())?;
     let target = route::target(&parts.uri, &asked.path).ok_or(Refusal::new(Problem::BadRequest, "path"))?;
     let authority = asked.authority.clone();
     let traits = Traits {
@@ -212,14 +210,15 @@ fn begin(connection: Arc<Connection>, parts: &Parts) -> Box<Exchange> {
 fn upload(
     exchange: &mut Exchange,
     route: &CompiledRoute,
-    caps: &Caps,
     headers: &HeaderMap,
     incoming: Incoming,
+    tie: Option<&Tie>,
 ) -> Result<UploadBody, Refusal> {
     if incoming.is_end_stream() {
         return Ok(UploadBody::empty());
     }
-    let bytes_max = route.body_bytes_max.unwrap_or(caps.body_bytes_max);
+    let of_node = exchange.connection.worker.shared.settings.caps.body_bytes_max;
+    let bytes_max = route.body_bytes_max.unwrap_or(of_node);
     let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if declared.or(incoming.size_hint().exact()).is_some_and(|length| length > bytes_max) {
         let detail = format!("the most is {bytes_max} bytes");
@@ -227,5 +226,5 @@ fn upload(
     }
     let upload = Arc::new(Upload::default());
     exchange.upload = Some(Arc::clone(&upload));
-    Ok(UploadBody::new(incoming, upload, bytes_max, Arc::clone(&exchange.connection)))
+    Ok(UploadBody::new(incoming, upload, bytes_max, Arc::clone(&exchange.connection), tie.cloned()))
 }

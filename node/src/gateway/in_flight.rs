@@ -50,11 +50,13 @@ struct Place {
     hash: SecretHash,
     ends: Option<Wall>,
     connection: u64,
+    /// The exchange, and its upload, which may outlive the answer.
+    holders: usize,
     is_cut: bool,
     waker: Option<Waker>,
 }
 
-/// An exchange's place in the list. It leaves when this is dropped.
+/// An exchange's place in the list. It leaves when the last of its ties is dropped.
 pub(crate) struct Tie {
     in_flight: Arc<InFlight>,
     index: usize,
@@ -68,6 +70,7 @@ impl InFlight {
             hash: caller.shown.hash,
             ends: caller.shown.not_after,
             connection,
+            holders: 1,
             is_cut: false,
             waker: None,
         };
@@ -188,10 +191,24 @@ impl Tie {
     }
 }
 
+impl Clone for Tie {
+    fn clone(&self) -> Self {
+        if let Some(Some(place)) = lock(&self.in_flight.list).places.get_mut(self.index) {
+            place.holders += 1;
+        }
+        Self { in_flight: Arc::clone(&self.in_flight), index: self.index }
+    }
+}
+
 impl Drop for Tie {
     fn drop(&mut self) {
         let mut list = lock(&self.in_flight.list);
-        let place = list.places.get_mut(self.index).and_then(Option::take);
+        let Some(free) = list.places.get_mut(self.index) else { return };
+        if let Some(place) = free.as_mut().filter(|place| place.holders > 1) {
+            place.holders -= 1;
+            return;
+        }
+        let place = free.take();
         list.free.push(self.index);
         if place.is_some_and(|place| place.is_cut) {
             list.cut = list.cut.saturating_sub(1);

@@ -410,6 +410,36 @@ policies:
     }
 
     #[test]
+    fn routes_know_their_limits_and_are_refused_without_them() {
+        let text = TEXT.replace("upstream: v, policies: off}", "upstream: v, policies: off, limits: [y, x], cost: 3}");
+        let limits = "limits: {x: {rate: 10/s, per: key}, y: {quota: 5/day, per: ip, scope: node, mode: shadow}}\n";
+        let mut registry = registry(&format!("defaults: {{allowance_wait: 1s}}\n{limits}{text}"));
+        for (change, json) in [
+            ("x", r#"{"rate":"10/s","per":"key"}"#),
+            ("y", r#"{"quota":"5/day","per":"ip","scope":"node","mode":"shadow"}"#),
+        ] {
+            put(&mut registry, Kind::Limit, change, json);
+        }
+        let before = Compiled::new(&registry, &Compiled::default());
+        let route = before.routes.iter().find(|route| route.name.as_str() == "b").unwrap();
+        let named: Vec<_> = route.limits.iter().map(|limit| (limit.name.as_str(), limit.is_enforced)).collect();
+        assert_eq!(named, [("y", false), ("x", true)], "in the route's order");
+        assert_eq!((route.cost, route.allowance_wait), (3, Duration::from_secs(1)));
+        put(&mut registry, Kind::Limit, "y", r#"{"quota":"6/day","per":"ip","scope":"node"}"#);
+        let after = Compiled::new(&registry, &before);
+        assert!(Arc::ptr_eq(&after.limits[0], &before.limits[0]) && !Arc::ptr_eq(&after.limits[1], &before.limits[1]));
+        put(&mut registry, Kind::Limit, "y", r#"{"quota":"6/day","per":"moon"}"#);
+        let unread = Compiled::new(&registry, &after);
+        assert!(state(&unread, "/b").starts_with("b refused: limit y:"), "{}", state(&unread, "/b"));
+        assert!(unread.unreadable[0].starts_with("limit y:"));
+        assert_eq!(state(&unread, "/c"), "all to u Open", "nothing else is");
+        registry.documents.remove(&(Kind::Limit, Name::new("x").unwrap()));
+        registry.documents.remove(&(Kind::Limit, Name::new("y").unwrap()));
+        registry.resources_revision += 1;
+        assert_eq!(state(&Compiled::new(&registry, &after), "/b"), "b refused: there is no limit \"y\"");
+    }
+
+    #[test]
     fn what_did_not_change_is_taken_over() {
         let mut registry = registry(TEXT);
         let before = Compiled::new(&registry, &Compiled::default());

@@ -211,6 +211,37 @@ async fn an_upload_and_a_request_without_an_answer_are_cut() {
     until("that it is over", || cluster.gateway.status().in_flight == 0).await;
 }
 
+/// The upstream has answered to the last byte and goes on reading: the upload is in flight still.
+#[tokio::test]
+async fn an_upload_that_outlives_its_answer_is_cut() {
+    let broken = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&broken);
+    let upstream = Upstream::start(move |request: Request<Incoming>| {
+        let counter = Arc::clone(&counter);
+        async move {
+            tokio::spawn(async move {
+                if request.into_body().collect().await.is_err() {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+            Response::new(full("done"))
+        }
+    })
+    .await;
+    let mut cluster = Cluster::start(&resources(&upstream.url())).await;
+    let key = cluster.create_key("acme", None, &[]).await;
+    let mut client = Client::http2(TcpStream::connect(cluster.address()).await.unwrap()).await;
+    let (feed, body) = fed();
+    let request = Request::post("/x").header("x-api-key", key.text().as_str()).body(body).unwrap();
+    feed.send(data("some of it")).await.unwrap();
+    let reply = client.ask(request).await;
+    assert_eq!(reply.body, "done");
+    cluster.revoke_key(key.id()).await;
+    // Whether it was let go with its answer or by the revocation: nothing of it moves now.
+    until("that the upload breaks off", || broken.load(Ordering::SeqCst) == 1).await;
+    assert_eq!(cluster.gateway.status().in_flight, 0);
+}
+
 /// A body without end for a client that takes nothing: the gateway is not asked for more, and must end it all the same.
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_cut() {

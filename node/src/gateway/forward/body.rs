@@ -4,7 +4,7 @@ use super::{Answer, deadline::Watch, pool::Lease};
 use crate::{
     gateway::{
         exchange::Exchange,
-        in_flight,
+        in_flight::{self, Tie},
         problem::{Problem, Refusal},
     },
     listen::connection::Connection,
@@ -33,7 +33,6 @@ pub(crate) struct Upload {
 const DONE: u8 = 1;
 const TOO_LARGE: u8 = 2;
 const BROKEN: u8 = 3;
-const CUT: u8 = 4;
 
 impl Upload {
     pub(crate) fn bytes(&self) -> u64 {
@@ -43,11 +42,6 @@ impl Upload {
     /// Whether the last byte has been handed on.
     pub(crate) fn is_done(&self) -> bool {
         self.state.load(Ordering::Relaxed) == DONE
-    }
-
-    /// Lets no more of it through: the credential of its request holds no more.
-    pub(crate) fn cut(&self) {
-        self.state.store(CUT, Ordering::Relaxed);
     }
 
     /// What is wrong with it, if that is why forwarding failed.
@@ -68,6 +62,8 @@ struct Moving {
     upload: Arc<Upload>,
     bytes_max: u64,
     connection: Arc<Connection>,
+    /// Its own: an upload can outlive the answer.
+    tie: Option<Tie>,
     /// Whether the client is the one we wait for.
     waits: bool,
 }
@@ -92,8 +88,14 @@ impl UploadBody {
         Self(None)
     }
 
-    pub(crate) fn new(incoming: Incoming, upload: Arc<Upload>, bytes_max: u64, connection: Arc<Connection>) -> Self {
-        Self(Some(Moving { incoming, upload, bytes_max, connection, waits: false }))
+    pub(crate) fn new(
+        incoming: Incoming,
+        upload: Arc<Upload>,
+        bytes_max: u64,
+        connection: Arc<Connection>,
+        tie: Option<Tie>,
+    ) -> Self {
+        Self(Some(Moving { incoming, upload, bytes_max, connection, tie, waits: false }))
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
@@ -107,7 +109,7 @@ impl HttpBody for UploadBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(moving) = &mut self.0 else { return Poll::Ready(None) };
-        if moving.upload.state.load(Ordering::Relaxed) == CUT {
+        if moving.tie.as_ref().is_some_and(Tie::is_cut) {
             return Poll::Ready(Some(Err(BodyError::Cut)));
         }
         let polled = Pin::new(&mut moving.incoming).poll_frame(cx);
@@ -205,9 +207,6 @@ impl Body {
 
     /// Ends an answer before its end: the credential of its request holds no more.
     fn cut(&mut self) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(upload) = self.exchange.as_ref().and_then(|exchange| exchange.upload.as_ref()) {
-            upload.cut();
-        }
         self.fail(BodyError::Cut, in_flight::CUT)
     }
 

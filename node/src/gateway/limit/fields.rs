@@ -11,19 +11,15 @@
 //! what `Retry-After` says. Shadow limits are not shown: nobody is to slow down for them.
 
 use crate::resource::compile::CompiledLimit;
-use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use machine::limit::{Quota, Rate, Rule, Window};
+use smallvec::SmallVec;
 use std::fmt::Write;
 
 const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
-/// Fields of older drafts, which an upstream may still send: with ours beside them they would contradict.
-const OLDER: [HeaderName; 3] = [
-    HeaderName::from_static("ratelimit-limit"),
-    HeaderName::from_static("ratelimit-remaining"),
-    HeaderName::from_static("ratelimit-reset"),
-];
+/// How the fields of older drafts begin, which an upstream may still send: with ours beside them they would contradict.
+const OLDER: &str = "ratelimit-";
 /// The largest integer of a structured field.
 const INTEGER_MAX: u64 = 999_999_999_999_999;
 /// The longest month, in seconds: a client that spreads a quota over it stays within any.
@@ -65,12 +61,13 @@ impl Fields {
     /// response was made before the limits were looked at, and says nothing of them.
     pub(crate) fn write(&self, headers: &mut HeaderMap, standings: &[Standing]) {
         let Some(policy) = self.policy.as_ref().filter(|_| !standings.is_empty()) else { return };
-        for older in &OLDER {
-            headers.remove(older);
+        let older: SmallVec<[HeaderName; 4]> =
+            headers.keys().filter(|name| name.as_str().starts_with(OLDER)).cloned().collect();
+        for name in older {
+            headers.remove(name);
         }
         headers.insert(RATE_LIMIT_POLICY, policy.clone());
-        let length = self.items.iter().map(|item| item.len() + 24).sum();
-        let mut text = Vec::with_capacity(length);
+        let mut text: SmallVec<[u8; 128]> = SmallVec::new();
         let mut digits = itoa::Buffer::new();
         for (item, standing) in self.items.iter().zip(standings) {
             if !text.is_empty() {
@@ -81,7 +78,7 @@ impl Fields {
             text.extend_from_slice(b";t=");
             text.extend_from_slice(digits.format(standing.seconds.min(INTEGER_MAX)).as_bytes());
         }
-        match HeaderValue::from_maybe_shared(Bytes::from(text)) {
+        match HeaderValue::from_bytes(&text) {
             Ok(value) => drop(headers.insert(RATE_LIMIT, value)),
             // Names and digits are always a value.
             Err(_) => drop(headers.remove(RATE_LIMIT)),
