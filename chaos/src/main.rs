@@ -2,8 +2,9 @@
 #![allow(clippy::print_stdout, reason = "a command line tool")]
 
 use anyhow::{Context as _, bail};
-use chaos::sim::{self, Mutation, Outcome};
+use chaos::sim::{self, Mutation, Outcome, Scenario, Steady};
 use clap::{Parser, Subcommand};
+use machine::limit::Rate;
 use std::{
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
@@ -29,16 +30,64 @@ enum What {
         /// Puts this bug back: runs must then fail. `list` names all.
         #[arg(long)]
         mutation: Option<String>,
+        /// What each run is about: chance, late-answers, unknown-commit or slow-clock.
+        #[arg(long, default_value = "chance")]
+        scenario: String,
     },
+    /// Prints what limits cost and lose under a steady load of three nodes, in the simulation.
+    Figures,
+}
+
+/// Loads that differ in one thing each.
+const LOADS: [(&str, Steady); 9] = [
+    ("burst 20 ms, twice the rate", load(1_000, 20, 2_000)),
+    ("burst 40 ms, twice the rate", load(1_000, 40, 2_000)),
+    ("burst 1 s, twice the rate", load(1_000, 1_000, 2_000)),
+    ("burst 1 s, twenty times the rate", load(1_000, 1_000, 20_000)),
+    ("burst 2 s, half the rate", load(1_000, 2_000, 500)),
+    ("the same, ten times both", load(10_000, 20_000, 5_000)),
+    ("burst 100 ms, half the rate", load(1_000, 100, 500)),
+    ("a node crashes, twice the rate", Steady { crashes: true, ..load(1_000, 1_000, 2_000) }),
+    ("a node crashes, half the rate", Steady { crashes: true, ..load(1_000, 2_000, 500) }),
+];
+
+const fn load(tokens: u64, burst: u64, per_second: u64) -> Steady {
+    Steady { rate: Rate { tokens, period_us: 1_000_000, burst }, per_second, crashes: false }
+}
+
+/// Prints what limits cost under a steady load.
+fn measure() -> anyhow::Result<()> {
+    println!(
+        "{:32} {:>8} {:>8} {:>9} {:>11} {:>6} {:>9}",
+        "", "of rate", "in vain", "entries/s", "asks/node/s", "held", "stranded"
+    );
+    for (name, load) in LOADS {
+        let figures = sim::figures::steady(1, load).map_err(anyhow::Error::msg)?;
+        let most = load.rate.tokens.min(load.per_second) * figures.seconds;
+        println!(
+            "{name:32} {:>7.1}% {:>8} {:>9.1} {:>11.2} {:>6} {:>9}",
+            figures.admitted as f64 * 100.0 / most as f64,
+            figures.unavailable,
+            figures.entries as f64 / figures.seconds as f64,
+            figures.asked as f64 / figures.seconds as f64 / 3.0,
+            figures.held_max,
+            figures.stranded,
+        );
+    }
+    Ok(())
 }
 
 fn main() -> anyhow::Result<()> {
     match CommandLine::parse().what {
-        What::Sim { seeds, first, mutation } => simulate(first, seeds, mutation.as_deref()),
+        What::Figures => measure(),
+        What::Sim { seeds, first, mutation, scenario } => {
+            let found = Scenario::ALL.into_iter().find(|known| known.as_str() == scenario);
+            simulate(found.with_context(|| format!("no scenario {scenario:?}"))?, first, seeds, mutation.as_deref())
+        }
     }
 }
 
-fn simulate(first: u64, seeds: u64, mutation: Option<&str>) -> anyhow::Result<()> {
+fn simulate(scenario: Scenario, first: u64, seeds: u64, mutation: Option<&str>) -> anyhow::Result<()> {
     if mutation == Some("list") {
         for mutation in Mutation::ALL {
             println!("{}", mutation.as_str());
@@ -63,7 +112,7 @@ fn simulate(first: u64, seeds: u64, mutation: Option<&str>) -> anyhow::Result<()
                 if seed >= first.saturating_add(seeds) {
                     return outcomes;
                 }
-                outcomes.push((seed, sim::run(seed, mutation)));
+                outcomes.push((seed, sim::run(scenario, seed, mutation)));
             }
         };
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
@@ -77,7 +126,7 @@ fn simulate(first: u64, seeds: u64, mutation: Option<&str>) -> anyhow::Result<()
         outcomes.iter().filter_map(|(seed, outcome)| Some((*seed, outcome.verdict.as_ref().err()?))).collect();
     failed.sort_unstable();
     for (seed, what) in failed.iter().take(10) {
-        println!("seed {seed}: {what}\n  {}", sim::repeat_line(*seed, mutation));
+        println!("seed {seed}: {what}\n  {}", sim::repeat_line(scenario, *seed, mutation));
     }
     println!(
         "{seeds} runs in {:.1} s: {} admitted, {} refused, {} isolated, {} without allowance, {} writes fenced, {} log entries",

@@ -7,15 +7,18 @@
 //! depends on its seed alone: a seed that fails today fails tomorrow.
 
 mod consensus;
+pub mod figures;
 mod leader;
 pub mod mutation;
 mod node;
 mod random;
 mod replica;
+pub mod scenario;
 mod trace;
 mod world;
 
 pub use mutation::Mutation;
+pub use scenario::{Scenario, Steady};
 
 /// What became of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,15 +39,16 @@ pub struct Outcome {
     pub verdict: Result<(), String>,
 }
 
-/// Runs one seed.
+/// Runs one seed of a scenario.
 #[must_use]
-pub fn run(seed: u64, mutation: Option<Mutation>) -> Outcome {
-    world::World::new(seed, mutation).run()
+pub fn run(scenario: Scenario, seed: u64, mutation: Option<Mutation>) -> Outcome {
+    world::World::new(scenario, seed, mutation).run()
 }
 
 /// The line that repeats a run.
 #[must_use]
-pub fn repeat_line(seed: u64, mutation: Option<Mutation>) -> String {
+pub fn repeat_line(scenario: Scenario, seed: u64, mutation: Option<Mutation>) -> String {
+    let scenario = scenario.as_str();
     let mutation = mutation.map(|mutation| format!(" --mutation {}", mutation.as_str())).unwrap_or_default();
-    format!("cargo run --release -p chaos -- sim --first {seed} --seeds 1{mutation}")
+    format!("cargo run --release -p chaos -- sim --scenario {scenario} --first {seed} --seeds 1{mutation}")
 }

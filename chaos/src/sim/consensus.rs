@@ -47,6 +47,13 @@ pub enum Message<P: Clone> {
     Appended { term: u64, len: usize, round: u64 },
 }
 
+impl<P: Clone> Message<P> {
+    /// Whether it says that the log has arrived.
+    pub const fn is_acknowledgement(&self) -> bool {
+        matches!(self, Self::Appended { .. })
+    }
+}
+
 /// What one node does in a term.
 #[derive(Clone, Debug)]
 enum Role {

@@ -9,7 +9,7 @@ use super::{
     trace::{Admit, Trace},
 };
 use machine::{
-    allowance::{Acquire, Answer, BucketId},
+    allowance::{Acquire, Answer, BucketId, Grant},
     limit::Rule,
     member::NodeId,
     time::Wall,
@@ -173,8 +173,9 @@ pub struct Node {
     session_leader: Option<NodeId>,
     cached_us: u64,
     pub(super) leading: Option<Leading>,
-    /// Only with [`Mutation::AllowanceReusedAfterRestart`]: the answers the process before this one had.
-    remembered: Vec<Answer>,
+    /// Only with [`Mutation::AllowanceReusedAfterRestart`]: what a process finds of the grants of the one before it, with
+    /// the local time at which each ends.
+    remembered: Vec<(Grant, u64)>,
 }
 
 impl Node {
@@ -229,11 +230,25 @@ impl Node {
         next.stalls = self.stalls;
         next.cached_us = self.clock.local(real_us);
         if mutation == Some(Mutation::AllowanceReusedAfterRestart) {
-            next.process = self.process;
-            next.ledger = Ledger::new(self.id, self.process, PACE);
             next.remembered = std::mem::take(&mut self.remembered);
+            next.hold_again(self.clock.local(real_us));
         }
         *self = next;
+    }
+
+    /// The bug: a ledger that begins with what another process was granted.
+    fn hold_again(&mut self, now_us: u64) {
+        let old = std::mem::take(&mut self.remembered);
+        for (grant, ends_us) in old.into_iter().filter(|(_, ends_us)| *ends_us > now_us) {
+            let slot = self.ledger.slot(&grant.bucket, 1_000, now_us);
+            self.ledger.wait(&[(Arc::clone(&slot), 1)]);
+            let asked = self.ledger.collect(now_us).map(|acquire| acquire.request);
+            self.ledger.done_waiting(&[(slot, 1)]);
+            let grant = Grant { ttl_us: ends_us - now_us, ..grant };
+            let answer = Answer { grants: vec![grant.clone()], scarce: Vec::new() };
+            self.ledger.accept(asked.unwrap_or(0), &answer, now_us);
+            self.remembered.push((grant, ends_us));
+        }
     }
 
     /// Whether it leads and may stamp entries.
@@ -248,6 +263,11 @@ impl Node {
         let Some(bucket) = self.replica.buckets.buckets.get(id) else { return true };
         let mut of_holder = bucket.allowances().values().filter(|allowance| allowance.node == holder);
         of_holder.all(|allowance| allowance.expires.0 <= tick)
+    }
+
+    /// What is left of its authority.
+    pub fn authority_us(&self, real_us: u64) -> u64 {
+        self.authority.remaining_us(self.clock.local(real_us))
     }
 
     /// What it holds of a bucket.
@@ -494,6 +514,7 @@ impl Node {
     fn ask(&mut self, context: &mut Context<'_>) {
         let now_us = self.now(context);
         if let Some(acquire) = self.ledger.collect(now_us) {
+            context.trace.asked += 1;
             self.acquire_sent_us = now_us;
             self.first_sent_us = now_us;
             self.session_leader = self.consensus.leader();
@@ -520,11 +541,9 @@ impl Node {
                 answer.grants.iter_mut().for_each(|grant| grant.ttl_us += now_us.saturating_sub(self.first_sent_us));
             }
             Some(Mutation::AllowanceReusedAfterRestart) => {
-                // The process before this one had these on its disk, so to say.
-                let mut old = std::mem::take(&mut self.remembered);
-                answer.grants.extend(old.iter().flat_map(|answer| answer.grants.clone()));
-                old.push(answer.clone());
-                self.remembered = old.split_off(old.len().saturating_sub(2));
+                let ends = |grant: &Grant| (grant.clone(), self.first_sent_us + grant.ttl_us);
+                self.remembered.extend(answer.grants.iter().map(ends));
+                self.remembered.retain(|(_, ends_us)| *ends_us > now_us);
             }
             _ => {}
         }

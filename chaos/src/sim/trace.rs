@@ -39,6 +39,8 @@ pub struct Trace {
     pub isolated: u64,
     /// Requests that waited in vain for an allowance.
     pub unavailable: u64,
+    /// Requests of nodes for allowances.
+    pub asked: u64,
     /// Acknowledged writes: index and real time.
     pub acknowledged: Vec<(u64, u64)>,
     /// Log entries that some node applied.

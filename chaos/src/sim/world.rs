@@ -6,6 +6,7 @@ use super::{
     node::{Context, LEASE_US, LocalClock, Node, Packet, Request, Wake},
     random::Random,
     replica::{Change, Replica, TERMS},
+    scenario::{LateAcks, Scenario, Scene},
     trace::Trace,
 };
 use machine::{
@@ -21,25 +22,35 @@ use std::{
 };
 
 const TICK_US: u64 = 5_000;
-const SECOND_US: u64 = 1_000_000;
+pub(super) const SECOND_US: u64 = 1_000_000;
 /// How long the adversary lets a node sleep over the end of what it holds.
 const SLEEP_US: u64 = 100_000;
 
-enum Event {
+pub(super) enum Event {
     Tick(NodeId),
-    Packet { from: NodeId, to: NodeId, packet: Packet },
-    Wake { node: NodeId, wake: Wake },
+    Packet {
+        from: NodeId,
+        to: NodeId,
+        packet: Packet,
+    },
+    Wake {
+        node: NodeId,
+        wake: Wake,
+    },
     Arrival,
     Fault,
     Restart(NodeId),
     Heal,
     Write,
     Adversary(Attack),
+    Scene(Scene),
+    /// One way of a link is cut.
+    Cut(NodeId, NodeId),
 }
 
 /// What the adversary does next.
 #[derive(Clone, Copy)]
-enum Attack {
+pub(super) enum Attack {
     /// Makes a node hold much, its answers coming late.
     Warm { victim: NodeId, elsewhere: NodeId, until_us: u64 },
     /// Cuts it off and keeps it awake.
@@ -56,50 +67,71 @@ enum Attack {
 
 /// A run.
 pub struct World {
-    real_us: u64,
-    random: Random,
+    pub(super) real_us: u64,
+    pub(super) random: Random,
     mutation: Option<Mutation>,
-    nodes: BTreeMap<NodeId, Node>,
-    voters: Vec<NodeId>,
+    pub(super) scenario: Scenario,
+    pub(super) late_acks: Option<LateAcks>,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) voters: Vec<NodeId>,
     learners: Vec<NodeId>,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     events: BTreeMap<u64, Event>,
     numbers: u64,
-    cut: BTreeSet<(NodeId, NodeId)>,
-    down: BTreeSet<NodeId>,
+    pub(super) cut: BTreeSet<(NodeId, NodeId)>,
+    pub(super) down: BTreeSet<NodeId>,
     paused: BTreeMap<NodeId, u64>,
     loss: u64,
     duplication: u64,
     reorder: u64,
-    heals_us: u64,
+    pub(super) heals_us: u64,
     ends_us: u64,
     gap_us: u64,
     /// Half of what the limit lets through: a node that is served well is given much ahead.
     warm_gap_us: u64,
     buckets: Vec<BucketId>,
-    writes: u64,
+    pub(super) writes: u64,
     removes: bool,
     changes_limits: bool,
     hostile: bool,
     /// Whose answers come late.
-    slow: Option<NodeId>,
+    pub(super) slow: Option<NodeId>,
     /// Nobody but the adversary asks for anything.
     silent: bool,
-    trace: Trace,
+    pub(super) trace: Trace,
+    /// Of a steady load.
+    pub(super) requests: u64,
+}
+
+/// What has been counted so far.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Count {
+    pub(super) requests: u64,
+    pub(super) admitted: u64,
+    pub(super) unavailable: u64,
+    pub(super) entries: u64,
+    pub(super) asked: u64,
 }
 
 impl World {
     /// The world of a seed.
-    pub fn new(seed: u64, mutation: Option<Mutation>) -> Self {
+    pub fn new(scenario: Scenario, seed: u64, mutation: Option<Mutation>) -> Self {
         let mut random = Random::new(seed);
-        let voter_count = if random.chance(250) { 5 } else { 3 };
+        // A scenario brings its own faults and nothing else.
+        let by_chance = scenario == Scenario::Chance;
+        let voter_count = if random.chance(250) && by_chance { 5 } else { 3 };
         let voters: Vec<NodeId> = (1..=voter_count).collect();
-        let learners: Vec<NodeId> = (voter_count + 1..=voter_count + random.between(0, 1)).collect();
+        let learner_count = random.between(0, 1);
+        let learner_count = if by_chance { learner_count } else { 0 };
+        let learners: Vec<NodeId> = (voter_count + 1..=voter_count + learner_count).collect();
         let all: Vec<NodeId> = voters.iter().chain(&learners).copied().collect();
-        let hostile = random.chance(500);
+        let hostile = random.chance(500) || !by_chance;
         let tokens = random.between(20, 150);
         let burst = random.between(tokens / 5 + 2, tokens * 2);
-        let rate = Rule::Rate(Rate { tokens, period_us: SECOND_US, burst });
+        let rate = match scenario {
+            Scenario::Steady(load) => Rule::Rate(load.rate),
+            _ => Rule::Rate(Rate { tokens, period_us: SECOND_US, burst }),
+        };
         let narrow = Rule::Rate(Rate { tokens: 10, period_us: SECOND_US, burst: random.between(1, 30) });
         let quota = Rule::Quota(Quota { amount: random.between(30, 200), window: Window::Minute });
         let names = ["rate", "narrow", "quota"].map(|name| Name::new(name).ok());
@@ -113,6 +145,14 @@ impl World {
         for id in &all {
             // Half of the assumed error: two machines differ by at most all of it.
             let rate_ppm = match (extreme, random.chance(500)) {
+                _ if matches!(scenario, Scenario::Steady(_)) => 0,
+                _ if scenario == Scenario::SlowClock => {
+                    if *id == 1 {
+                        5_000
+                    } else {
+                        -5_000
+                    }
+                }
                 (true, true) => 5_000,
                 (true, false) => -5_000,
                 (false, _) => i64::try_from(random.between(0, 10_000)).unwrap_or(0) - 5_000,
@@ -120,18 +160,21 @@ impl World {
             let clock = LocalClock { rate_ppm, offset_us: random.between(0, 1 << 40) };
             let mut node = Node::new(*id, clock, &voters, &learners, initial.clone());
             node.publish_us = if random.chance(150) { 200_000 } else { 2_000 };
-            node.stalls = if random.chance(500) { random.between(1, 25) } else { 0 };
-            if random.chance(150) {
+            node.stalls = if random.chance(500) && by_chance { random.between(1, 25) } else { 0 };
+            if random.chance(150) && by_chance {
                 node.utc_error_ms = i64::try_from(random.between(0, 1 << 38)).unwrap_or(0) - (1 << 37);
             }
             nodes.insert(*id, node);
         }
-        let lossy = random.chance(400);
+        let lossy = random.chance(400) && by_chance;
         let heals_us = random.between(7, 11) * SECOND_US;
+        let heals_us = if matches!(scenario, Scenario::Steady(_)) { u64::MAX / 4 } else { heals_us };
         let subjects = |limit: &Name| BucketId { limit: limit.clone(), subject: b"anna".as_slice().into() };
         let mut world = Self {
             real_us: 0,
             mutation,
+            scenario,
+            late_acks: None,
             nodes,
             queue: BinaryHeap::new(),
             events: BTreeMap::new(),
@@ -141,7 +184,7 @@ impl World {
             paused: BTreeMap::new(),
             loss: if lossy { random.between(1, 60) } else { 0 },
             duplication: if lossy { random.between(1, 100) } else { 0 },
-            reorder: random.between(0, 30),
+            reorder: if by_chance { random.between(0, 30) } else { 0 },
             heals_us,
             ends_us: heals_us + 7 * SECOND_US,
             gap_us: SECOND_US / random.between(tokens / 3 + 1, tokens * 3),
@@ -151,9 +194,10 @@ impl World {
             removes: !learners.is_empty(),
             changes_limits: random.chance(200),
             hostile,
-            slow: random.chance(300).then(|| random.between(1, voter_count)),
-            silent: false,
+            slow: (random.chance(300) && by_chance).then(|| random.between(1, voter_count)),
+            silent: !by_chance,
             trace: Trace::new(&limits),
+            requests: 0,
             voters,
             learners,
             random,
@@ -162,16 +206,65 @@ impl World {
             world.schedule(id * 300, Event::Tick(id));
         }
         world.schedule(1_500_000, Event::Arrival);
-        world.schedule(1_800_000, Event::Write);
+        if by_chance {
+            world.schedule(1_800_000, Event::Write);
+        }
         // Half of the adversaries work alone: other faults would only disturb them.
-        if !hostile || world.random.chance(500) {
+        if by_chance && (!hostile || world.random.chance(500)) {
             world.schedule(2_000_000, Event::Fault);
         }
         world.schedule(heals_us, Event::Heal);
-        if hostile {
+        if let Some((at_us, scene)) = scenario.opening() {
+            world.schedule(at_us, Event::Scene(scene));
+        } else if hostile {
             world.schedule(1_500_000, Event::Adversary(Attack::Elsewhere { node: 1, until_us: 0 }));
         }
         world
+    }
+
+    /// Runs up to an instant.
+    pub(super) fn run_until(&mut self, until_us: u64) {
+        while let Some(Reverse((at_us, number))) = self.queue.peek().copied() {
+            if at_us > until_us {
+                return;
+            }
+            self.queue.pop();
+            self.real_us = at_us;
+            if let Some(event) = self.events.remove(&number) {
+                self.handle(event);
+            }
+        }
+    }
+
+    pub(super) fn count(&self) -> Count {
+        Count {
+            requests: self.requests,
+            admitted: self.trace.admits.len() as u64,
+            unavailable: self.trace.unavailable,
+            entries: self.trace.entries as u64,
+            asked: self.trace.asked,
+        }
+    }
+
+    pub(super) fn verdict(&self) -> Result<(), String> {
+        self.trace.check()
+    }
+
+    /// Tokens that a node has in its hands, of the node that has most.
+    pub(super) fn held_most(&self) -> u64 {
+        self.voters.iter().map(|id| self.held_tokens(*id)).max().unwrap_or(0)
+    }
+
+    fn held_tokens(&self, id: NodeId) -> u64 {
+        self.held(id).iter().map(|held| held.remaining).sum()
+    }
+
+    /// The node that does not lead and holds most goes away for good. Returns what it held.
+    pub(super) fn crash_a_follower(&mut self) -> u64 {
+        let followers = self.nodes.values().filter(|node| !node.is_ready_leader()).map(|node| node.id);
+        let Some(id) = followers.max_by_key(|id| self.held_tokens(*id)) else { return 0 };
+        self.down.insert(id);
+        self.held_tokens(id)
     }
 
     /// Runs to the end and checks.
@@ -223,7 +316,7 @@ impl World {
         Ok(())
     }
 
-    fn schedule(&mut self, delay_us: u64, event: Event) {
+    pub(super) fn schedule(&mut self, delay_us: u64, event: Event) {
         self.numbers += 1;
         self.queue.push(Reverse((self.real_us + delay_us, self.numbers)));
         self.events.insert(self.numbers, event);
@@ -250,6 +343,10 @@ impl World {
             Event::Heal => self.heal(),
             Event::Write => self.write(),
             Event::Adversary(attack) => self.attack(attack),
+            Event::Scene(scene) => self.scene(scene),
+            Event::Cut(from, to) => {
+                self.cut.insert((from, to));
+            }
         }
     }
 
@@ -257,7 +354,7 @@ impl World {
         self.paused.get(&id).filter(|until_us| **until_us > self.real_us).map(|until_us| until_us - self.real_us)
     }
 
-    fn act(&mut self, id: NodeId, what: impl FnOnce(&mut Node, &mut Context<'_>)) {
+    pub(super) fn act(&mut self, id: NodeId, what: impl FnOnce(&mut Node, &mut Context<'_>)) {
         if self.down.contains(&id) || self.resumes_in(id).is_some() {
             return;
         }
@@ -290,7 +387,9 @@ impl World {
         }
         let copies = if self.random.chance(self.duplication) { 2 } else { 1 };
         for _ in 0..copies {
-            let delay_us = if self.slow == Some(to) && self.random.chance(800) {
+            let delay_us = if let Some(delay_us) = self.held_up_us(from, to, &packet) {
+                delay_us
+            } else if self.scenario == Scenario::Chance && self.slow == Some(to) && self.random.chance(800) {
                 self.random.between(100_000, 1_500_000)
             } else if self.random.chance(self.reorder) {
                 self.random.between(2_000, 400_000)
@@ -330,11 +429,11 @@ impl World {
         self.schedule(next_us, Event::Arrival);
     }
 
-    fn request(&mut self, id: NodeId, combination: &[usize]) {
+    pub(super) fn request(&mut self, id: NodeId, combination: &[usize]) {
         self.request_with(id, combination, false);
     }
 
-    fn request_with(&mut self, id: NodeId, combination: &[usize], serves_isolated: bool) {
+    pub(super) fn request_with(&mut self, id: NodeId, combination: &[usize], serves_isolated: bool) {
         let combination: Vec<BucketId> =
             combination.iter().filter_map(|place| self.buckets.get(*place).cloned()).collect();
         let started_us = self.real_us;
@@ -388,7 +487,7 @@ impl World {
         self.schedule(next_us, Event::Fault);
     }
 
-    fn isolate(&mut self, id: NodeId) {
+    pub(super) fn isolate(&mut self, id: NodeId) {
         for other in self.all().into_iter().filter(|other| *other != id) {
             self.cut.insert((id, other));
             self.cut.insert((other, id));
@@ -408,6 +507,7 @@ impl World {
     fn heal(&mut self) {
         self.cut.clear();
         self.slow = None;
+        self.late_acks = None;
         self.loss = 0;
         self.duplication = 0;
         self.reorder = 0;

@@ -43,10 +43,12 @@ fn every_noun_has_scripts() {
     for noun in [
         "audit",
         "authority",
+        "bucket",
         "cluster",
         "consumer",
         "join_token",
         "key",
+        "limit",
         "member",
         "operator",
         "request",

@@ -4,17 +4,24 @@
 //! `request=N` (else each has its own), `issued=-25h` and, where the command knows it, `if=REVISION`. Instants and
 //! durations are `90s`, `5m`, `2h`, `7d`; instants are counted from the start of the script. Texts stand for hashes and
 //! key ids.
+//!
+//! `bucket.acquire NODE [PROCESS] [?WANT]… [!REPORT]… request=N` is what a node sends to get allowances, which last 10 s
+//! and a second more for the cluster. A want is `LIMIT/SUBJECT[*COST][,…]:WAITING[+AHEAD]`, a report
+//! `LIMIT/SUBJECT:ALLOWANCE:SPENT[:close]`. Limits are `+limit/NAME=rate:TOKENS/PERIOD:BURST` and
+//! `+limit/NAME=quota:AMOUNT/WINDOW`.
 
 use crate::show;
 use machine::{
-    Actor, Applied, Command, Entry, Name, Outcome, Proposal, RequestId, State,
+    Actor, Applied, Command, Effects, Entry, Name, Outcome, Proposal, RequestId, State,
+    allowance::{Acquire, BucketId, Part, Want},
     authority::Phase,
-    bucket::Terms,
+    bucket::{Spent, Terms},
     command::{Initialize, Precondition},
     consumer::ConsumerSpec,
     invariant,
     key::{ImportedKey, KeyId, SecretHash},
-    member::{MemberSpec, Standing},
+    limit::{Quota, Rate, Rule, Window},
+    member::{MemberSpec, NodeId, Standing},
     operator::Role,
     resource::{Change, Kind},
     settings::Settings,
@@ -28,6 +35,9 @@ use std::{
 /// The instant at which every script begins.
 pub(crate) const START: u64 = 1_700_000_000_000;
 
+/// How long allowances last.
+const TERMS: Terms = Terms { ttl_us: 10_000_000, margin_us: 1_000_000 };
+
 type Result<T> = std::result::Result<T, String>;
 
 /// A state, its log index and its time.
@@ -37,6 +47,7 @@ pub(crate) struct World {
     index: u64,
     elapsed_ms: u64,
     requests: u128,
+    acquires: u64,
     output: String,
 }
 
@@ -73,12 +84,13 @@ impl World {
         match verb {
             "advance" => {
                 self.elapsed_ms += duration(line.word(0)?)?;
-                self.enter(Vec::new()).map(drop)
+                self.enter(Vec::new(), Vec::new()).map(drop)
             }
             "back" => {
                 self.elapsed_ms = self.elapsed_ms.saturating_sub(duration(line.word(0)?)?);
                 Ok(())
             }
+            "bucket.acquire" => self.acquire(&line),
             "show" => show::show(&self.state, line.word(0)?, &mut self.output),
             _ => self.propose(actor, verb, &line),
         }
@@ -93,7 +105,7 @@ impl World {
         };
         let request = self.request(line)?;
         let before = self.state.registry.revision;
-        for applied in self.enter(vec![Proposal { request, actor, command }])? {
+        for applied in self.enter(vec![Proposal { request, actor, command }], Vec::new())?.applied {
             let Applied { outcome, index } = applied;
             let was_before = if index == self.index { String::new() } else { format!(" (by entry {index})") };
             let text = match outcome {
@@ -108,12 +120,12 @@ impl World {
     }
 
     /// Applies an entry, and checks what must hold after any.
-    fn enter(&mut self, proposals: Vec<Proposal>) -> Result<Vec<Applied>> {
+    fn enter(&mut self, proposals: Vec<Proposal>, acquires: Vec<Acquire>) -> Result<Effects> {
         self.index += 1;
         let at = At { tick: Tick(self.elapsed_ms * 1000), wall: Wall(START + self.elapsed_ms) };
         let before = self.state.clone();
-        let entry = Entry { at, terms: Terms::default(), proposals, acquires: Vec::new() };
-        let applied = self.state.apply_entry(self.index, &entry).applied;
+        let entry = Entry { at, terms: TERMS, proposals, acquires };
+        let effects = self.state.apply_entry(self.index, &entry);
         invariant::check(&self.state)?;
         let read = State::from_records(self.state.records()).map_err(|invalid| invalid.to_string())?;
         if read != self.state {
@@ -129,7 +141,43 @@ impl World {
         if !records.into_iter().eq(self.state.records()) {
             return Err("the differences do not make the state".to_owned());
         }
-        Ok(applied)
+        Ok(effects)
+    }
+
+    /// One entry with one node's request, and what it is answered.
+    fn acquire(&mut self, line: &Line<'_>) -> Result<()> {
+        self.acquires += 1;
+        let node: NodeId = parse(line.word(0)?)?;
+        let mut acquire = Acquire {
+            node,
+            incarnation: node,
+            request: line.number("request", self.acquires)?,
+            reports: Vec::new(),
+            wants: Vec::new(),
+        };
+        for word in line.words.iter().skip(1) {
+            match word.split_at(1) {
+                ("?", text) => acquire.wants.push(want(text)?),
+                ("!", text) => acquire.reports.push(report(text)?),
+                _ => acquire.incarnation = parse(word)?,
+            }
+        }
+        let answers = self.enter(Vec::new(), vec![acquire])?.answers;
+        let before = self.output.len();
+        for answer in answers {
+            for grant in answer.grants {
+                let (number, id, amount) = (grant.allowance, show::bucket_id(&grant.bucket), grant.amount);
+                writeln!(self.output, "allowance {number}: {amount} of {id} for {} ms", grant.ttl_us / 1_000).unwrap();
+            }
+            for scarce in answer.scarce {
+                let id = show::bucket_id(&scarce.bucket);
+                writeln!(self.output, "scarce: {id}, ask again in {} ms", scarce.due_us / 1_000).unwrap();
+            }
+        }
+        if self.output.len() == before {
+            writeln!(self.output, "nothing").unwrap();
+        }
+        Ok(())
     }
 
     fn request(&mut self, line: &Line<'_>) -> Result<RequestId> {
@@ -368,6 +416,12 @@ fn change(word: &str) -> Result<Change> {
             _ => Ok(Change::PutConsumer { name, spec: consumer(value)? }),
         };
     }
+    if kind == "limit" {
+        return match sign {
+            "-" => Ok(Change::DeleteDocument { kind: Kind::Limit, name }),
+            _ => Ok(Change::PutLimit { name, bytes: value.as_bytes().into(), rule: rule(value)? }),
+        };
+    }
     let kind = Kind::ALL.into_iter().find(|one| one.as_str() == kind).ok_or_else(|| format!("{kind} is not a kind"))?;
     // `bytes:N` stands for a document of that length.
     let bytes = match value.strip_prefix("bytes:") {
@@ -377,6 +431,59 @@ fn change(word: &str) -> Result<Change> {
     match sign {
         "-" => Ok(Change::DeleteDocument { kind, name }),
         _ => Ok(Change::PutDocument { kind, name, bytes: bytes.into() }),
+    }
+}
+
+fn rule(text: &str) -> Result<Rule> {
+    let mut parts = text.split([':', '/']);
+    let mut next = || parts.next().ok_or_else(|| format!("{text} is not a rule"));
+    match (next()?, next()?, next()?) {
+        ("rate", tokens, period) => {
+            let burst = parse(next()?)?;
+            Ok(Rule::Rate(Rate { tokens: parse(tokens)?, period_us: duration(period)? * 1_000, burst }))
+        }
+        ("quota", amount, window) => {
+            let window = match window {
+                "minute" => Window::Minute,
+                "hour" => Window::Hour,
+                "day" => Window::Day,
+                "month" => Window::Month,
+                _ => return Err(format!("{window} is not a window")),
+            };
+            Ok(Rule::Quota(Quota { amount: parse(amount)?, window }))
+        }
+        _ => Err(format!("{text} is not a rule")),
+    }
+}
+
+fn bucket_id(text: &str) -> Result<BucketId> {
+    let (limit, subject) = text.split_once('/').ok_or_else(|| format!("{text} is not a bucket"))?;
+    Ok(BucketId { limit: name(limit)?, subject: subject.as_bytes().into() })
+}
+
+fn want(text: &str) -> Result<Want> {
+    let (parts, requests) = text.split_once(':').ok_or_else(|| format!("{text} is not a want"))?;
+    let part = |text: &str| {
+        let (bucket, cost) = text.split_once('*').unwrap_or((text, "1"));
+        Ok(Part { bucket: bucket_id(bucket)?, cost: parse(cost)? })
+    };
+    let (waiting, ahead) = requests.split_once('+').unwrap_or((requests, "0"));
+    let parts = parts.split(',').map(part).collect::<Result<_>>()?;
+    Ok(Want { parts, waiting: parse(waiting)?, ahead: parse(ahead)? })
+}
+
+fn report(text: &str) -> Result<(BucketId, Spent)> {
+    let parts: Vec<&str> = text.split(':').collect();
+    let close = match parts.get(3) {
+        None => false,
+        Some(&"close") => true,
+        Some(other) => return Err(format!("{other} is not close")),
+    };
+    match parts.as_slice() {
+        [bucket, allowance, spent, ..] => {
+            Ok((bucket_id(bucket)?, Spent { allowance: parse(allowance)?, spent: parse(spent)?, close }))
+        }
+        _ => Err(format!("{text} is not a report")),
     }
 }
 

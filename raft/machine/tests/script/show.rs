@@ -1,7 +1,12 @@
 //! How scripts print a state: one line a thing.
 
 use crate::language::START;
-use machine::{Actor, State, key::Secret, time::Wall};
+use machine::{
+    Actor, State,
+    allowance::BucketId,
+    key::Secret,
+    time::{Tick, Wall},
+};
 use std::fmt::Write;
 
 /// Prints one part of the state.
@@ -97,6 +102,28 @@ pub(crate) fn show(state: &State, part: &str, out: &mut String) -> Result<(), St
                 format_args!("{issued} {}: {:?} by entry {}", request.random, remembered.outcome, remembered.index),
             );
         }),
+        "limits" => registry.limits.iter().for_each(|(name, limit)| {
+            let (rule, generation) = (limit.rule, limit.generation);
+            line(out, format_args!("{name} {rule:?}, generation {generation}, changed {}", tick(limit.changed)));
+        }),
+        "buckets" => state.buckets.buckets.keys().for_each(|id| {
+            // As it would be served now; what is stored may be older.
+            let Some(bucket) = state.buckets.look(&registry.limits, state.at, id) else {
+                return line(out, format_args!("{} without a limit", bucket_id(id)));
+            };
+            let (available, burst) = (bucket.available(), bucket.rule().burst());
+            let ends = match bucket.window_end() {
+                Wall(u64::MAX) => String::new(),
+                end => format!(" until {}", instant(end)),
+            };
+            line(out, format_args!("{} {available} of {burst}{ends}", bucket_id(id)));
+            for (number, allowance) in bucket.allowances().iter() {
+                let (node, spent, granted) = (allowance.node, allowance.spent, allowance.granted);
+                let expired = if allowance.expired { ", expired" } else { "" };
+                let ends = tick(allowance.expires);
+                line(out, format_args!("  {number} of node {node}: {spent} of {granted} spent, ends {ends}{expired}"));
+            }
+        }),
         _ => return Err(format!("{part} cannot be shown")),
     }
     if out.len() == before {
@@ -117,6 +144,14 @@ fn text(hash: &[u8]) -> String {
 fn secret(secret: &Secret) -> String {
     let end = secret.not_after.map_or_else(|| "for good".to_owned(), |end| format!("until {}", instant(end)));
     format!("{} {end}", text(&secret.hash.0))
+}
+
+pub(crate) fn bucket_id(id: &BucketId) -> String {
+    format!("{}/{}", id.limit, String::from_utf8_lossy(&id.subject))
+}
+
+fn tick(tick: Tick) -> String {
+    instant(Wall(START + tick.0 / 1_000))
 }
 
 /// Counted from the start of the script.

@@ -127,7 +127,14 @@ impl Account {
         }
         let wanted = self.demanded(pace.renew_us.saturating_add(pace.election_us)).max(1);
         let lasting = self.slot.remaining(now_us.saturating_add(pace.election_us));
-        if lasting > self.enough(pace) { 0 } else { wanted.saturating_sub(lasting) }
+        // A request that reports all the same tops up as well, or another would follow soon.
+        let is_enough = if self.is_late(now_us, pace) { wanted / 4 * 3 } else { self.enough(pace) };
+        if lasting > is_enough { 0 } else { wanted.saturating_sub(lasting) }
+    }
+
+    /// Whether it was not asked for, or reported, for as long as that may take.
+    fn is_late(&self, now_us: u64, pace: Pace) -> bool {
+        self.asked_us.is_none_or(|asked_us| now_us.saturating_sub(asked_us) >= pace.renew_us)
     }
 
     /// With more than this nothing is asked ahead. Where the cluster has too little, half of what there was.
@@ -147,7 +154,15 @@ impl Account {
     pub(super) fn is_due(&self, now_us: u64, pace: Pace) -> bool {
         let unreported = self.unreported();
         let late = self.asked_us.is_none_or(|asked_us| now_us.saturating_sub(asked_us) >= pace.renew_us);
-        !self.closes.is_empty() || (unreported > 0 && (unreported >= self.much() || late))
+        self.must_close()
+            || (late && !self.closes.is_empty())
+            || (unreported > 0 && (unreported >= self.much() || late))
+    }
+
+    /// Whether what is closed must be said at once: others wait for it, or there will be no other occasion. Else it goes
+    /// with the next renewal.
+    fn must_close(&self) -> bool {
+        !self.closes.is_empty() && (self.is_tight || self.slot.holdings.load().is_empty())
     }
 
     fn unreported(&self) -> u64 {
@@ -213,7 +228,7 @@ impl Account {
 
     /// When to look at it again.
     pub(super) fn next_look_us(&self, now_us: u64, pace: Pace) -> u64 {
-        if !self.closes.is_empty() {
+        if self.must_close() {
             return now_us.saturating_add(1);
         }
         let holdings = self.slot.holdings.load();
