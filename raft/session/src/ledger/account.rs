@@ -37,8 +37,10 @@ pub(super) struct Account {
     looked_spent: u64,
     /// Tokens a second, smoothed.
     demand: u64,
-    /// When spending was last seen, and how much it was in all.
+    /// When spending was last seen, or tokens arrived.
     used_us: u64,
+    /// When spending was last seen, and how much it was in all.
+    spent_us: u64,
     used_spent: u64,
     /// The cluster had less than was asked for: others want it, too.
     is_tight: bool,
@@ -62,6 +64,7 @@ impl Account {
             looked_spent: 0,
             demand: 0,
             used_us: now_us,
+            spent_us: now_us,
             used_spent: 0,
             is_tight: false,
             topped_up: 0,
@@ -75,7 +78,7 @@ impl Account {
         let elapsed_us = now_us.saturating_sub(self.looked_us);
         let new = spent.saturating_sub(self.looked_spent);
         if spent > self.used_spent {
-            (self.used_us, self.used_spent) = (now_us, spent);
+            (self.used_us, self.spent_us, self.used_spent) = (now_us, now_us, spent);
         }
         // Few requests say little of a rate, but what begins should soon be known.
         let telling = self.one_request.max(1).saturating_mul(if self.demand == 0 { 2 } else { 8 });
@@ -93,8 +96,11 @@ impl Account {
             // A quota takes back what was not spent, if its window still lasts; a token bucket has written it off.
             self.close(|holding| holding.deadline_us <= now_us);
         }
-        if now_us.saturating_sub(self.used_us) >= pace.idle_us {
+        // By spending alone: what arrives for a demand that is over would keep it alive.
+        if now_us.saturating_sub(self.spent_us) >= pace.idle_us {
             self.demand = 0;
+        }
+        if now_us.saturating_sub(self.used_us) >= pace.idle_us {
             self.close(|_| true);
         }
     }
@@ -153,7 +159,7 @@ impl Account {
     /// the refill of a small bucket.
     pub(super) fn is_due(&self, now_us: u64, pace: Pace) -> bool {
         let unreported = self.unreported();
-        let late = self.asked_us.is_none_or(|asked_us| now_us.saturating_sub(asked_us) >= pace.renew_us);
+        let late = self.is_late(now_us, pace);
         self.must_close()
             || (late && !self.closes.is_empty())
             || (unreported > 0 && (unreported >= self.much() || late))
@@ -248,5 +254,40 @@ impl Account {
         }
         let ends_us = holdings.first().map_or(u64::MAX, |holding| holding.deadline_us);
         next_us.min(ends_us).max(now_us.saturating_add(pace.cycle_us))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use machine::{Name, allowance::BucketId};
+
+    #[test]
+    fn a_demand_ends_with_its_requests_and_not_with_what_arrives_for_it() {
+        let pace = Pace {
+            cycle_us: 5_000,
+            renew_us: 1_000_000,
+            election_us: 500_000,
+            idle_us: 500_000,
+            patience_us: 2_000_000,
+        };
+        let bucket = BucketId { limit: Name::new("l").unwrap(), subject: b"anna".as_slice().into() };
+        let slot = Arc::new(Slot::new(1, bucket, 100_000));
+        let mut account = Account::new(Arc::clone(&slot), 0);
+        account.hold(1, 1_000, 2_000_000, 0);
+        let parts = [(slot, 1)];
+        for _ in 0..500 {
+            super::super::admit(&parts, 10);
+        }
+        account.look(100_000, pace);
+        assert!(account.ahead(100_000, pace) > 0);
+        account.hold(2, 9_000, 2_000_000, 500_000);
+        account.look(599_999, pace);
+        assert!(account.demand > 0);
+        account.look(600_000, pace);
+        assert_eq!(account.ahead(600_000, pace), 0);
+        assert_eq!(account.closes, [], "held a while yet");
+        account.look(1_000_000, pace);
+        assert_eq!(account.closes, [(1, 500), (2, 0)]);
     }
 }
