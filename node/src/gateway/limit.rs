@@ -32,7 +32,7 @@ use crate::resource::{
 };
 use local::Now;
 use locals::LocalBuckets;
-use machine::{Name, allowance::BucketId};
+use machine::{Name, Wall, allowance::BucketId, limit::Rule};
 use raft::{Slot, Verdict};
 use slots::{Entries, Part, Slots};
 use smallvec::SmallVec;
@@ -258,13 +258,13 @@ impl Attempt<'_> {
     /// Takes tokens of the limits of this node: of all of them, or of none that stay taken.
     fn reserve(&mut self, subject: &mut Vec<u8>, standings: &mut Standings) -> Result<(), Spent> {
         let limits = self.limits;
-        let now = now(self.worker);
         // Nothing else can refuse it: no need to come back.
         let for_good = limits.enforced.len() == 1;
         for place in &limits.locals {
             let Some((limit, locals)) = limits.local(*place) else { continue };
             subject::encode(&limit.compiled.per, self.traits, subject);
-            let taken = locals.reserve(limit.compiled.rule, subject, limits.cost, now, for_good);
+            let (rule, now) = (limit.compiled.rule, now(self.worker, Some(limit.compiled.rule)));
+            let taken = locals.reserve(rule, subject, limits.cost, now, for_good);
             let (left, seconds) = match &taken {
                 Ok(reserved) => (reserved.left.tokens, reserved.left.more_us),
                 Err(used_up) => (used_up.left.tokens, used_up.retry_us),
@@ -292,10 +292,10 @@ impl Attempt<'_> {
         if self.held.is_empty() {
             return;
         }
-        let now = now(self.worker);
         let mut subject = lock(&self.worker.scratch);
         for (place, is_overflow) in self.held.drain(..) {
             if let Some((limit, locals)) = self.limits.local(place) {
+                let now = now(self.worker, Some(limit.compiled.rule));
                 subject::encode(&limit.compiled.per, self.traits, &mut subject);
                 locals.settle(&subject, is_overflow, self.limits.cost, admitted, now);
             }
@@ -305,7 +305,7 @@ impl Attempt<'_> {
     /// Where a refused request stands with the limits that were not asked, or not in the end.
     #[cold]
     fn complete(&self, stopped_by: usize, standings: &mut Standings) {
-        let now = now(self.worker);
+        let now = now(self.worker, None);
         let mut subject = lock(&self.worker.scratch);
         for (place, (limit, standing)) in self.limits.enforced.iter().zip(standings.iter_mut()).enumerate() {
             if place == stopped_by {
@@ -373,7 +373,8 @@ impl WorkerLimit {
     /// Counts a request; whether it would have been refused.
     fn would_refuse(self: &Arc<Self>, worker: &Worker, limits: &RouteLimits, subject: &[u8]) -> bool {
         if let Some(locals) = &self.node.locals {
-            return locals.reserve(self.node.compiled.rule, subject, limits.cost, now(worker), true).is_err();
+            let rule = self.node.compiled.rule;
+            return locals.reserve(rule, subject, limits.cost, now(worker, Some(rule)), true).is_err();
         }
         let Some(slot) = self.slots.find(subject).or_else(|| self.fetch(worker, subject)) else {
             self.node.meter.unavailable.increment(1);
@@ -436,7 +437,7 @@ impl NodeLimits {
 
     /// Forgets some of what this node counts alone and what is full again.
     pub(crate) fn sweep(&self, worker: &Worker) {
-        let now = now(worker);
+        let now = now(worker, None);
         self.0.values().filter_map(|limit| limit.locals.as_ref()).for_each(|locals| locals.sweep(now));
     }
 }
@@ -530,6 +531,8 @@ impl Standing {
     }
 }
 
-fn now(worker: &Worker) -> Now {
-    Now { us: worker.shared.clock.boot_us(), wall: worker.shared.clock.wall() }
+/// The calendar is read for limits that go by it alone: it is the cluster's, and dearer than this machine's clock.
+fn now(worker: &Worker, rule: Option<Rule>) -> Now {
+    let wall = if matches!(rule, Some(Rule::Rate(_))) { Wall::default() } else { worker.shared.clock.wall() };
+    Now { us: worker.shared.clock.boot_us(), wall }
 }

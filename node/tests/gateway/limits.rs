@@ -372,6 +372,18 @@ async fn without_the_cluster_a_limit_is_unavailable_and_not_ignored() {
     }
 }
 
+/// What is asked for by requests that do not wait for it comes to those after them.
+#[tokio::test]
+async fn a_short_patience_does_not_keep_a_bucket_cold() {
+    for wait in ["0ms", "1ms"] {
+        let limits = "  plan: { rate: 100/s, burst: 100, per: key }";
+        let routes = "  a: { paths: [/a], upstream: u, policies: off, limits: [plan] }";
+        let scene = Scene::with(limits, routes, &format!("allowance_wait: {wait}"), |_| {}).await;
+        let mut client = scene.client().await;
+        soon("an allowance", async { while client.get("/a", &scene.key.text()).await.status != 200 {} }).await;
+    }
+}
+
 #[tokio::test]
 async fn what_waited_is_in_the_log() {
     let limits = "  plan: { quota: 2/day, per: key }";
