@@ -24,3 +24,4 @@ mod resources;
 mod restart;
 mod revocation;
 mod shared;
+mod snapshot;

@@ -15,6 +15,9 @@ use proto::admin::{
 use serde::Serialize;
 use std::time::Duration;
 
+/// So long before the last admin's certificate ends, `cluster status` warns.
+const ADMINS_END_MS: u64 = 30 * 24 * 60 * 60 * 1000;
+
 /// Does one of its verbs.
 pub async fn run(session: &Session, verb: ClusterVerb) -> Result<Answer, Failure> {
     match verb {
@@ -36,6 +39,8 @@ struct StatusData {
     cluster: String,
     feature_level: u32,
     feature_level_max: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    admins_end: Option<String>,
     nodes: Vec<NodeData>,
 }
 
@@ -102,6 +107,13 @@ async fn status(session: &Session) -> Result<Answer, Failure> {
     if reply.feature_level < reply.feature_level_max && reply.feature_level > 0 {
         notices.push("every node supports more: quoratectl cluster finalize-upgrade makes use of it".into());
     }
+    if reply.admins_end_ms != 0 && reply.admins_end_ms < moment::now_ms().saturating_add(ADMINS_END_MS) {
+        notices.push(format!(
+            "warning: after {} nobody can administer this cluster: the last certificate of an admin ends, and there is no other way \
+             in; make another now: quoratectl operators create NAME --role admin",
+            moment::text_or(reply.admins_end_ms, "now"),
+        ));
+    }
     let mut pairs = vec![
         ("leader", if reply.leader == 0 { "none".into() } else { reply.leader.to_string() }),
         ("term", reply.term.to_string()),
@@ -118,6 +130,7 @@ async fn status(session: &Session) -> Result<Answer, Failure> {
         cluster: reply.cluster,
         feature_level: reply.feature_level,
         feature_level_max: reply.feature_level_max,
+        admins_end: moment::text(reply.admins_end_ms),
         nodes: reply.nodes.into_iter().map(NodeData::from).collect(),
     };
     Ok(Answer::new(data, vec![Block::Pairs(pairs), Block::Table(columns, rows, "no nodes")]).with_notices(notices))

@@ -243,6 +243,12 @@ pub enum SnapshotVerb {
         /// The file to write; it must not exist.
         file: PathBuf,
     },
+    /// Says what a snapshot file holds and whether it is whole, without a cluster. The program `quorate` does it, which must lie beside
+    /// this one or on the PATH.
+    Inspect {
+        /// The snapshot file.
+        file: PathBuf,
+    },
 }
 
 /// `keys`.

@@ -28,7 +28,7 @@ mod written;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser};
-use command_line::{Command, CommandLine};
+use command_line::{Command, CommandLine, SnapshotVerb};
 use exit::{Exit, Failure};
 use render::{Format, Printer};
 use resources::Kind;
@@ -58,6 +58,9 @@ fn run(line: CommandLine, printer: Printer) -> Result<(), Failure> {
         clap_complete::generate(shell, &mut CommandLine::command(), "quoratectl", &mut script);
         return printer.raw(&String::from_utf8_lossy(&script));
     }
+    if let Command::Snapshot(SnapshotVerb::Inspect { file }) = command {
+        return snapshot::inspect(&file, printer);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -69,7 +72,7 @@ fn run(line: CommandLine, printer: Printer) -> Result<(), Failure> {
             Command::Members(verb) => members::run(&session, verb).await?,
             Command::Operators(verb) => operators::run(&session, verb).await?,
             Command::Ca(verb) => ca::run(&session, verb).await?,
-            Command::Snapshot(verb) => snapshot::run(&session, verb).await?,
+            Command::Snapshot(SnapshotVerb::Save { file }) => snapshot::save(&session, file).await?,
             Command::Keys(verb) => keys::run(&session, verb).await?,
             Command::Consumers(verb) => consumers::run(&session, verb).await?,
             Command::Routes(verb) => resources::run(&session, Kind::Route, verb).await?,
@@ -85,7 +88,7 @@ fn run(line: CommandLine, printer: Printer) -> Result<(), Failure> {
             Command::Audit(audit) if audit.follow => return audit::follow(&session, audit).await,
             Command::Audit(audit) => audit::read(&session, audit).await?,
             // Answered above, where no cluster is needed.
-            Command::Completions { .. } => return Ok(()),
+            Command::Completions { .. } | Command::Snapshot(SnapshotVerb::Inspect { .. }) => return Ok(()),
         };
         printer.answer(&answer)
     })

@@ -1,25 +1,19 @@
-//! `quoratectl snapshot save`: a backup of the whole replicated state. Its format is the nodes' business: here it is
-//! bytes, and looking into one is done where a node's programs are.
+//! `quoratectl snapshot`: backups of the whole replicated state. Their format is the nodes' business: here they are bytes, and
+//! to look into one is left to the program `quorate`, of the same release as the nodes.
 
-use crate::command_line::SnapshotVerb;
 use crate::exit::{Exit, Failure};
 use crate::file::Aside;
-use crate::render::{Answer, Block};
+use crate::render::{Answer, Block, Format, Printer};
 use crate::session::Session;
 use proto::admin::SaveSnapshotRequest;
 use proto::admin::snapshots_client::SnapshotsClient;
 use serde::Serialize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Instant;
 
-/// Does one of its verbs.
-pub async fn run(session: &Session, verb: SnapshotVerb) -> Result<Answer, Failure> {
-    match verb {
-        SnapshotVerb::Save { file } => save(session, file).await,
-    }
-}
-
-async fn save(session: &Session, path: PathBuf) -> Result<Answer, Failure> {
+/// Writes a backup into a new file.
+pub async fn save(session: &Session, path: PathBuf) -> Result<Answer, Failure> {
     #[derive(Serialize)]
     struct Data {
         file: String,
@@ -52,6 +46,33 @@ async fn save(session: &Session, path: PathBuf) -> Result<Answer, Failure> {
     let elapsed_ms = crate::duration::millis(began.elapsed());
     let text = format!("{file}: {bytes} bytes ({elapsed_ms} ms).");
     Ok(Answer::new(Data { file, bytes, elapsed_ms }, vec![Block::Text(text)]))
+}
+
+/// Has `quorate` look into a snapshot file, and prints what it says.
+pub fn inspect(file: &Path, printer: Printer) -> Result<(), Failure> {
+    let output = if printer.format() == Format::Table { "text" } else { "json" };
+    let beside =
+        std::env::current_exe().ok().map(|own| own.with_file_name("quorate")).filter(|program| program.is_file());
+    let program = beside.unwrap_or_else(|| PathBuf::from("quorate"));
+    let ran = Command::new(&program).args(["snapshot", "inspect", "--output", output, "--"]).arg(file).output();
+    let ran = ran.map_err(|error| {
+        let message = format!("cannot run {}, which knows the format of snapshots: {error}", program.display());
+        Failure::local(message).with_hint("put quorate beside quoratectl or on the PATH, or run it on a node")
+    })?;
+    if !ran.status.success() {
+        let said = String::from_utf8_lossy(&ran.stderr);
+        let message = said.trim().trim_start_matches("quorate: ").to_owned();
+        let hint =
+            "restore or keep another backup; if it was saved by a newer release, use the quorate of that release";
+        return Err(Failure::new(Exit::Refused, "bad_snapshot", message, hint));
+    }
+    let said = String::from_utf8_lossy(&ran.stdout);
+    if output == "text" {
+        return printer.raw(&said);
+    }
+    let data: serde_json::Value =
+        serde_json::from_str(&said).map_err(|_| Failure::malformed("what quorate says of the snapshot"))?;
+    printer.answer(&Answer::new(data, Vec::new()))
 }
 
 fn broken_off(why: &str) -> Failure {

@@ -16,6 +16,8 @@ mod snapshots;
 mod usage;
 mod write;
 
+pub(crate) use operators::admins_end;
+
 use crate::enrol::Registrar;
 use machine::{Name, View, operator::Role};
 use problem::Problem;

@@ -1,4 +1,4 @@
-//! The command line of `quorate`. What the commands do is elsewhere: `init`, `enrol`, `boot`, `dev`, `config::check`.
+//! The command line of `quorate`. What the commands do is elsewhere: `init`, `enrol`, `boot`, `dev`, `config::check`, `inspect`.
 
 use crate::config::{Written, value::Span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -26,6 +26,9 @@ pub enum Command {
     Run(Box<Run>),
     /// Say whether a file of node settings, or a resource file, is in order.
     Check(Check),
+    /// Look at backups, without a cluster.
+    #[command(subcommand)]
+    Snapshot(SnapshotVerb),
 }
 
 /// `quorate dev`.
@@ -146,6 +149,19 @@ pub struct Run {
 pub struct Check {
     /// Node settings (TOML) or a resource file (YAML or JSON).
     pub file: PathBuf,
+}
+
+/// `quorate snapshot`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum SnapshotVerb {
+    /// Say what a snapshot file holds, and whether it is whole. Reads all of it; exit code 1 if it is damaged.
+    Inspect {
+        /// The snapshot file.
+        file: PathBuf,
+        /// What to print.
+        #[arg(short, long, default_value = "text", value_name = "text|json")]
+        output: Output,
+    },
 }
 
 /// What a command prints.

@@ -13,6 +13,7 @@ pub mod directory;
 pub mod enrol;
 pub mod gateway;
 pub mod init;
+pub mod inspect;
 pub mod join;
 pub mod listen;
 pub mod logging;

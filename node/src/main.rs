@@ -4,9 +4,9 @@ use clap::Parser;
 use quorate::{
     boot,
     clock::SystemClock,
-    command_line::{Command, CommandLine},
+    command_line::{Command, CommandLine, SnapshotVerb},
     config::{self, check},
-    dev, init, join, logging,
+    dev, init, inspect, join, logging,
 };
 use std::{io::Write, process::ExitCode};
 
@@ -61,6 +61,7 @@ fn perform(command: Command) -> anyhow::Result<()> {
             Ok(checked) => print(&format!("{}: {checked}\n", options.file.display()))?,
             Err(wrong) => anyhow::bail!("{wrong}"),
         },
+        Command::Snapshot(SnapshotVerb::Inspect { file, output }) => print(&inspect::report(&file, output)?)?,
     }
     Ok(())
 }

@@ -246,16 +246,21 @@ impl Vault {
     fn read(&self, stored: &Stored) -> Result<(Applied, PlaceForm), VaultError> {
         let reader = self.snapshots.read(stored)?;
         let place: PlaceForm = codec::decode(reader.head())?;
-        let mut failed = None;
-        let records = reader.map_while(|record| {
-            let decoded = record.map_err(VaultError::from).and_then(|(key, value)| decode(&key, &value));
-            decoded.map_err(|error| failed = Some(error)).ok()
-        });
-        let state = State::from_records(records);
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        Ok((Applied::new(state?, place.last, place.membership.clone()), place))
+        Ok((Applied::new(state_of(reader)?, place.last, place.membership.clone()), place))
+    }
+}
+
+/// The state in a snapshot file, read to the end.
+pub(crate) fn state_of(reader: Reader) -> Result<State, VaultError> {
+    let mut failed = None;
+    let records = reader.map_while(|record| {
+        let decoded = record.map_err(VaultError::from).and_then(|(key, value)| decode(&key, &value));
+        decoded.map_err(|error| failed = Some(error)).ok()
+    });
+    let state = State::from_records(records);
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(state?),
     }
 }
 

@@ -30,7 +30,7 @@ pub use writer::{Incoming, Writer};
 
 const MAGIC: [u8; 8] = *b"QUORSNP\n";
 /// The format that this release writes, and the newest that it reads.
-const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 1;
 const SUFFIX: &str = ".snapshot";
 const UNFINISHED: &str = ".partial";
 /// A block is written once it holds this much.

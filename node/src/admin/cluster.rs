@@ -1,6 +1,6 @@
 //! The cluster as a whole.
 
-use super::{Admin, caller, problem::Problem, write::Write};
+use super::{Admin, caller, operators::admins_end, problem::Problem, write::Write};
 use crate::{
     enrol::active_sha256,
     pki::token::{JoinToken, TOKEN_LIFE_MAX_MS, TOKEN_LIFE_MS},
@@ -51,6 +51,7 @@ impl Cluster for Admin {
                     None => lonely_status(member, &local),
                 })
                 .collect(),
+            admins_end_ms: admins_end(registry).map_or(0, |end| end.0),
         }))
     }
 

@@ -6,7 +6,7 @@ use crate::{
     pki::{OPERATOR_LIFE, OPERATOR_LIFE_MAX},
 };
 use machine::{
-    Command, Wall,
+    Command, Registry, Wall,
     operator::{Operator, Role},
 };
 use proto::admin::{
@@ -101,6 +101,12 @@ impl Operators for Admin {
     }
 }
 
+/// When the last certificate of an admin ends, of those that were not revoked: from then on nobody can administer.
+pub(crate) fn admins_end(registry: &Registry) -> Option<Wall> {
+    let admins = registry.operators.values().filter(|operator| operator.role == Role::Admin);
+    admins.filter(|operator| operator.revoked_at.is_none()).map(|operator| operator.not_after).max()
+}
+
 /// As the protocol names it.
 fn state(operator: &Operator, now: Wall) -> &'static str {
     if operator.revoked_at.is_some() {
@@ -109,5 +115,38 @@ fn state(operator: &Operator, now: Wall) -> &'static str {
         "expired"
     } else {
         "active"
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use machine::Name;
+    use std::sync::Arc;
+
+    #[test]
+    fn the_last_admin_in_force_counts() {
+        let mut registry = Registry::default();
+        assert_eq!(admins_end(&registry), None);
+        let operators = [
+            ("late-viewer", Role::Viewer, 900, None),
+            ("revoked", Role::Admin, 800, Some(Wall(1))),
+            ("early", Role::Admin, 300, None),
+            ("late", Role::Admin, 500, None),
+        ];
+        for (name, role, not_after, revoked_at) in operators {
+            let name = Name::new(name).unwrap();
+            let operator = Operator {
+                name: name.clone(),
+                role,
+                certificate_sha256: [0; 32],
+                not_after: Wall(not_after),
+                created_at: Wall(0),
+                revoked_at,
+                revision: 1,
+            };
+            registry.operators.insert(name, Arc::new(operator));
+        }
+        assert_eq!(admins_end(&registry), Some(Wall(500)));
     }
 }

@@ -1,7 +1,7 @@
 //! How this node is: what the health checks ask, put together from what runs.
 
 use super::metrics;
-use crate::{config::Settings, gateway, pki::trust::Trust};
+use crate::{admin::admins_end, config::Settings, gateway, pki::trust::Trust};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use std::{
@@ -140,6 +140,9 @@ impl Condition {
         if let Some(shown) = self.trust.get().and_then(|trust| trust.shown().ok()) {
             ::metrics::gauge!("quorate_certificate_expiry_timestamp_seconds")
                 .set(metrics::number(shown.not_after_ms / 1000));
+        }
+        if let Some(end) = self.raft.get().and_then(|raft| admins_end(&raft.view().registry)) {
+            ::metrics::gauge!("quorate_admin_access_expiry_timestamp_seconds").set(metrics::number(end.0 / 1000));
         }
         recorder.render()
     }

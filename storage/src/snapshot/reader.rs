@@ -32,14 +32,18 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Opens a snapshot file and verifies its header.
+    /// Opens a snapshot file anywhere, for reading alone, and verifies its header.
     pub fn open(path: &Path) -> Result<Reader, Error> {
-        Reader::open_on(&Real, path)
+        Reader::of(path, Real::open_to_read(path))
     }
 
     /// The same on another file system than the real one.
     pub fn open_on(fs: &dyn Fs, path: &Path) -> Result<Reader, Error> {
-        let file = fs.open(path).map_err(|error| Error::io(path, "open", error))?;
+        Reader::of(path, fs.open(path))
+    }
+
+    fn of(path: &Path, file: std::io::Result<Box<dyn File>>) -> Result<Reader, Error> {
+        let file = file.map_err(|error| Error::io(path, "open", error))?;
         let mut reader = Reader {
             path: path.to_owned(),
             file,
@@ -61,6 +65,11 @@ impl Reader {
     /// The log index whose state this is.
     pub fn index(&self) -> u64 {
         self.index
+    }
+
+    /// How long the file is.
+    pub fn file_bytes(&self) -> Result<u64, Error> {
+        self.file.len().map_err(|error| Error::io(&self.path, "read", error))
     }
 
     /// The caller's head.
