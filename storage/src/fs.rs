@@ -44,6 +44,11 @@ pub trait File: Debug + Send + Sync {
     fn forget(&self) -> io::Result<()>;
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Shortens the file, durably.
+    /// Shortens the file, durably. What is reserved behind its new end is given back.
     fn cut(&self, len: u64) -> io::Result<()>;
+    /// Holds room for so many bytes from this offset on: writing them will not meet a full disk. The length stays as it is. Not every
+    /// file system can.
+    fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()>;
+    /// Gives back what is reserved behind the end of the file.
+    fn release(&self) -> io::Result<()>;
 }

@@ -11,6 +11,11 @@
 //! nothing is acknowledged any more: the kernel may have dropped the pages and call the next sync a success. Purging removes whole
 //! segments, oldest first, after the record of the purge is durable.
 //!
+//! **A disk that runs full.** Room behind the newest segment is held in advance ([`LogSettings::reserve_bytes`], allocated in the file and
+//! not part of its length). While the disk has room, the reserve is kept whole; once it cannot be, the log is *short* ([`Shortage`]):
+//! it goes on from the reserve, begins no new segment, and its callers are to give it nothing that they can refuse. So what they had
+//! decided before they could know finds room, and so do votes and marks, for as long as it takes to make room.
+//!
 //! **Not here**: what the bytes mean, when to purge, elections. Clones share the log; the last one dropped finishes the queue.
 //!
 //! **Why not `raft-log` 0.4** (with `chunked-wal` 0.2), which was judged first. It does sync file data before it completes, sync the
@@ -26,7 +31,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{
+    Arc, Condvar, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -63,6 +71,8 @@ pub struct LogSettings {
     pub queue_bytes: usize,
     /// An idle log notes after this time how much of it is durable, so that later damage to its very end is told from a torn tail.
     pub idle_mark: Duration,
+    /// Room held behind the newest entry, so that a disk that runs full stops nobody at once; 0 for none.
+    pub reserve_bytes: u64,
 }
 
 impl Default for LogSettings {
@@ -72,6 +82,7 @@ impl Default for LogSettings {
             cache_bytes: 64 << 20,
             queue_bytes: 64 << 20,
             idle_mark: Duration::from_millis(100),
+            reserve_bytes: 24 << 20,
         }
     }
 }
@@ -88,6 +99,21 @@ pub struct LogSize {
     pub segments: u64,
     /// Bytes in them.
     pub bytes: u64,
+}
+
+/// Whether the disk has no room left to keep the log's reserve whole.
+#[derive(Debug, Clone, Default)]
+pub struct Shortage(Arc<AtomicBool>);
+
+impl Shortage {
+    /// Whether it is so now. Nothing should be appended that can be refused.
+    pub fn is_now(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, short: bool) {
+        self.0.store(short, Ordering::Relaxed);
+    }
 }
 
 type Done = Box<dyn FnOnce(Result<(), Error>) + Send>;
@@ -163,6 +189,7 @@ struct Owner {
     shared: Arc<Shared>,
     settings: LogSettings,
     torn_bytes: u64,
+    shortage: Shortage,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -177,12 +204,13 @@ impl Log {
         fs.create_dir(dir).map_err(|error| Error::io(dir, "create", error))?;
         let replayed = replay::replay(fs.as_ref(), dir)?;
         let torn_bytes = replayed.torn_bytes;
-        let (writer, shared) = writer::Writer::new(fs, dir, &settings, replayed)?;
+        let shortage = Shortage::default();
+        let (writer, shared) = writer::Writer::new(fs, dir, &settings, replayed, shortage.clone())?;
         let thread = std::thread::Builder::new()
             .name("storage-log".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| Error::io(dir, "start the log's thread for", error))?;
-        Ok(Log { owner: Arc::new(Owner { shared, settings, torn_bytes, thread: Some(thread) }) })
+        Ok(Log { owner: Arc::new(Owner { shared, settings, torn_bytes, shortage, thread: Some(thread) }) })
     }
 
     /// Adds entries at the end; `done` runs once they are durable, in the order of calls.
@@ -354,7 +382,12 @@ impl Log {
         self.lock().failure.clone()
     }
 
-    /// What the log takes on disk.
+    /// Tells at any time whether the log lives on its reserve. On a file system that cannot hold room it never says so.
+    pub fn shortage(&self) -> Shortage {
+        self.owner.shortage.clone()
+    }
+
+    /// What the log takes on disk, without its reserve.
     pub fn size(&self) -> LogSize {
         let inner = self.lock();
         LogSize { entries: inner.contents.len() as u64, segments: inner.segments.len() as u64, bytes: inner.bytes }

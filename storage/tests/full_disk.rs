@@ -4,6 +4,7 @@
 #![expect(dead_code, reason = "shared with the power loss test")]
 
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use storage::snapshot::Snapshots;
@@ -27,7 +28,11 @@ fn is_told_by_everything_and_survived() {
         }
     };
     let data = DataDir::open(mounted.at.join("data")).unwrap();
-    let log = Log::open(&data.log(), LogSettings { segment_bytes: 1 << 20, ..LogSettings::default() }).unwrap();
+    let log = Log::open(
+        &data.log(),
+        LogSettings { segment_bytes: 1 << 20, reserve_bytes: 4 << 20, ..LogSettings::default() },
+    )
+    .unwrap();
     let append = |log: &Log, index: u64| {
         let (done, wait) = channel();
         log.append(vec![Record { index, bytes: Bytes::from(vec![index as u8; 200_000]) }], move |result| {
@@ -54,11 +59,28 @@ fn is_told_by_everything_and_survived() {
     drop(writer);
     assert!(data.free_bytes().unwrap() + (1 << 20) > before);
 
-    // The log stops. What it had acknowledged is there once there is room again.
-    let (last, error) = (2..).find_map(|index| append(&log, index).err().map(|error| (index - 1, error))).unwrap();
+    // At once, to the last byte: the log goes on from its reserve, and says so.
+    let filler = mounted.at.join("filler");
+    fill(&filler);
+    assert!(log.shortage().is_now() || append(&log, 2).is_ok());
+    let taken = (log.last_index().unwrap() + 1..).take(15).find_map(|index| append(&log, index).err());
+    assert!(taken.is_none(), "{taken:?}");
+    assert!(log.shortage().is_now());
+    std::fs::remove_file(&filler).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while log.shortage().is_now() {
+        assert!(Instant::now() < deadline, "nobody has looked whether there is room");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    fill(&filler);
+
+    // Once the reserve is used up, the log stops. What it had acknowledged is there once there is room again.
+    let next = log.last_index().unwrap() + 1;
+    let (last, error) = (next..).find_map(|index| append(&log, index).err().map(|error| (index - 1, error))).unwrap();
     assert!(error.is_full(), "{error}");
     assert!(append(&log, last + 2).unwrap_err().is_full());
     drop((log, checkpoint));
+    std::fs::remove_file(&filler).unwrap();
     std::fs::remove_dir_all(data.checkpoint()).unwrap();
     let log = Log::open(&data.log(), LogSettings::default()).unwrap();
     assert!(log.last_index().unwrap() >= last);
@@ -67,4 +89,15 @@ fn is_told_by_everything_and_survived() {
     }
     let next = log.last_index().unwrap() + 1;
     append(&log, next).unwrap();
+}
+
+/// Writes until there is no byte left.
+fn fill(path: &std::path::Path) {
+    let mut file = std::fs::File::create(path).expect("a file");
+    for bytes in [1 << 20, 4096, 1] {
+        let piece = vec![0_u8; bytes];
+        while std::io::Write::write_all(&mut file, &piece).is_ok() {}
+    }
+    // What was written and not allocated yet takes its room now, or is lost.
+    drop(file.sync_all());
 }

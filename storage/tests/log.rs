@@ -2,10 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail by panicking")]
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use storage::fs::{Fs, Loss, Simulated};
@@ -16,6 +17,7 @@ fn small() -> LogSettings {
         segment_bytes: 1024,
         cache_bytes: 256,
         idle_mark: Duration::from_secs(3600),
+        reserve_bytes: 0,
         ..LogSettings::default()
     }
 }
@@ -265,6 +267,86 @@ fn a_full_disk_is_told_and_poisons_and_nothing_acknowledged_is_lost() {
         assert!(held.len() >= 10 && held.len() < 30, "{held:?}");
         append(&log, held.len() as u64 + 1..41).unwrap();
     }
+}
+
+/// What holds room in advance: the log takes what its callers had decided, tells them to stop, and goes on once there is room.
+#[test]
+fn a_disk_that_fills_at_once_stops_nothing_while_the_reserve_lasts() {
+    let disk = Simulated::new();
+    let dir = Path::new("/log");
+    let settings = LogSettings { reserve_bytes: 4000, ..small() };
+    let open = |disk: &Simulated| Log::open_on(Arc::new(disk.clone()), dir, settings.clone()).unwrap();
+    let log = open(&disk);
+    append(&log, 1..11).unwrap();
+    let shortage = log.shortage();
+    assert!(!shortage.is_now());
+    // From one instant to the next there is not a byte left.
+    disk.limit(Some(disk.used()));
+    let before = log.size();
+    let room = 4000 / log.size().bytes.div_ceil(10);
+    append(&log, 11..11 + room / 2).unwrap();
+    assert!(shortage.is_now());
+    asked(|done| log.save_vote(Bytes::from("vote"), done)).unwrap();
+    // Beyond the size of a segment, of which there is no new one.
+    assert_eq!(log.size().segments, before.segments);
+    assert!(log.size().bytes - before.bytes > 1024);
+    // A restart does not lose the room, and nor does what had been written.
+    drop(log);
+    let log = open(&disk.killed());
+    assert!(log.shortage().is_now());
+    assert_eq!(held(&log).len() as u64, 10 + room / 2);
+    append(&log, 11 + room / 2..12 + room / 2).unwrap();
+    drop(log);
+
+    // Room again: it is noticed with the next write, or without one; and a new segment begins.
+    let disk = disk.copy();
+    disk.limit(None);
+    let log = open(&disk);
+    disk.limit(Some(disk.used()));
+    let next = log.last_index().unwrap() + 1;
+    append(&log, next..next + 1).unwrap();
+    let shortage = log.shortage();
+    while !shortage.is_now() {
+        let next = log.last_index().unwrap() + 1;
+        append(&log, next..next + 1).unwrap();
+    }
+    disk.limit(None);
+    until_there_is_room(&log);
+    let next = log.last_index().unwrap() + 1;
+    append(&log, next..next + 30).unwrap();
+    assert!(log.size().segments > before.segments);
+
+    // If nobody listens, the reserve runs out; then the log stops, and tells.
+    disk.limit(Some(disk.used()));
+    let next = log.last_index().unwrap() + 1;
+    let error = (next..).find_map(|index| append(&log, index..index + 1).err()).unwrap();
+    assert!(matches!(&error, Error::Full { file } if file.starts_with(dir)), "{error}");
+    assert!(append(&log, log.last_index().unwrap() + 1..log.last_index().unwrap() + 2).unwrap_err().is_full());
+}
+
+fn until_there_is_room(log: &Log) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while log.shortage().is_now() {
+        assert!(Instant::now() < deadline, "nobody has looked whether there is room");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The room that a segment held is given back when the next one begins.
+#[test]
+fn only_the_newest_segment_holds_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let reserve_bytes = 256 << 10;
+    let log = Log::open(dir.path(), LogSettings { reserve_bytes, ..small() }).unwrap();
+    append(&log, 1..100).unwrap();
+    let taken: Vec<u64> = segments(dir.path()).iter().map(|path| path.metadata().unwrap().blocks() * 512).collect();
+    assert!(taken.len() > 3, "{taken:?}");
+    let (newest, complete) = taken.split_last().unwrap();
+    if *newest < reserve_bytes {
+        return println!("skipped: this file system holds no room");
+    }
+    assert!(complete.iter().all(|bytes| *bytes < 64 << 10), "{taken:?}");
+    assert!(segments(dir.path()).iter().all(|path| path.metadata().unwrap().len() < 4096));
 }
 
 #[test]

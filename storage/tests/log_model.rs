@@ -117,8 +117,13 @@ struct Bench {
 const DIR: &str = "/log";
 
 fn open(disk: &Simulated) -> Result<Log, Error> {
-    let settings =
-        LogSettings { segment_bytes: 1500, cache_bytes: 300, queue_bytes: 4000, idle_mark: Duration::from_millis(1) };
+    let settings = LogSettings {
+        segment_bytes: 1500,
+        cache_bytes: 300,
+        queue_bytes: 4000,
+        idle_mark: Duration::from_millis(1),
+        reserve_bytes: 800,
+    };
     Log::open_on(Arc::new(disk.clone()), Path::new(DIR), settings)
 }
 

@@ -97,4 +97,14 @@ impl File for RealFile {
         self.0.set_len(len)?;
         self.0.sync_all()
     }
+
+    fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let hold = || rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::KEEP_SIZE, offset, bytes);
+        Ok(rustix::io::retry_on_intr(hold)?)
+    }
+
+    fn release(&self) -> io::Result<()> {
+        // To cut a file to the length that it has frees what is allocated behind it.
+        self.0.set_len(self.0.metadata()?.len())
+    }
 }

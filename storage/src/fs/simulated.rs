@@ -57,6 +57,8 @@ struct Contents {
     durable: Vec<u8>,
     /// Writes since the last sync.
     pending: Vec<(usize, Vec<u8>)>,
+    /// Up to where room is held. A power cut gives it back.
+    reserved: u64,
 }
 
 impl Simulated {
@@ -175,7 +177,7 @@ impl Disk {
     }
 
     fn used(&self) -> u64 {
-        self.names.values().filter_map(|id| self.contents.get(*id)).map(|file| file.now.len() as u64).sum()
+        self.names.values().filter_map(|id| self.contents.get(*id)).map(Contents::takes).sum()
     }
 
     fn change_name(&mut self, change: NameChange) {
@@ -217,6 +219,11 @@ impl NameChange {
 }
 
 impl Contents {
+    /// What it takes of the disk.
+    fn takes(&self) -> u64 {
+        (self.now.len() as u64).max(self.reserved)
+    }
+
     fn write(bytes: &mut Vec<u8>, offset: usize, written: &[u8]) {
         let end = offset + written.len();
         if bytes.len() < end {
@@ -243,7 +250,7 @@ impl Contents {
                 rest = tail;
             }
         }
-        Contents { now: bytes.clone(), durable: bytes, pending: Vec::new() }
+        Contents { now: bytes.clone(), durable: bytes, ..Contents::default() }
     }
 }
 
@@ -330,8 +337,8 @@ impl File for SimulatedFile {
         disk.step()?;
         let space = disk.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(disk.used()));
         let contents = disk.contents(self.id)?;
-        // Only what lies past the end takes space.
-        let inside = (contents.now.len() as u64).saturating_sub(offset);
+        // Only what lies past the end, and past what is reserved, takes space.
+        let inside = contents.takes().saturating_sub(offset);
         let fits = bytes.len().min(inside.saturating_add(space).min(usize::MAX as u64) as usize);
         let written = bytes.get(..fits).unwrap_or_default();
         Contents::write(&mut contents.now, offset as usize, written);
@@ -377,6 +384,28 @@ impl File for SimulatedFile {
         contents.now.truncate(len as usize);
         contents.durable = contents.now.clone();
         contents.pending.clear();
+        contents.reserved = 0;
+        Ok(())
+    }
+
+    /// Not a step: a power cut forgets it, whenever it comes.
+    fn reserve(&self, offset: u64, bytes: u64) -> io::Result<()> {
+        let mut disk = self.disk.disk();
+        disk.powered()?;
+        let space = disk.capacity.map_or(u64::MAX, |capacity| capacity.saturating_sub(disk.used()));
+        let contents = disk.contents(self.id)?;
+        let end = offset.saturating_add(bytes);
+        if end.saturating_sub(contents.takes()) > space {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        contents.reserved = contents.reserved.max(end);
+        Ok(())
+    }
+
+    fn release(&self) -> io::Result<()> {
+        let mut disk = self.disk.disk();
+        disk.powered()?;
+        disk.contents(self.id)?.reserved = 0;
         Ok(())
     }
 }

@@ -34,13 +34,17 @@ pub(crate) fn number(name: &str) -> Option<u64> {
 }
 
 impl Segment {
-    /// Begins a segment: what earlier segments said and must outlive them is written at its head, synced, and only then named.
+    /// Begins a segment: what earlier segments said and must outlive them is written at its head, synced, and only then named. With a
+    /// reserve, so much room is held in it.
+    ///
+    /// [`Error::Full`] means that nothing has changed: what came before may go on.
     pub(crate) fn begin(
         fs: &dyn Fs,
         dir: &Path,
         number: u64,
         held: Option<(u64, u64)>,
         markers: &Markers,
+        reserve: Option<u64>,
     ) -> Result<(Segment, u64), Error> {
         // Not a secret: it only keeps bytes of other files and places from passing for records of this one.
         let salt = RandomState::new().build_hasher().finish();
@@ -69,15 +73,29 @@ impl Segment {
         let path = path(dir, number);
         let unfinished = path.with_extension(UNFINISHED.trim_start_matches('.'));
         let file = fs.create(&unfinished).map_err(|error| Error::io(&unfinished, "create", error))?;
+        if let Some(reserve) = reserve
+            && let Err(error) = file.reserve(0, reserve)
+        {
+            // It would only be in the way.
+            drop(fs.remove(&unfinished));
+            return Err(Error::io(&unfinished, "hold room for", error));
+        }
         file.write_at(&bytes, 0).map_err(|error| Error::io(&unfinished, "write", error))?;
         file.sync().map_err(|error| Error::io(&unfinished, "sync", error))?;
         fs.rename(&unfinished, &path).map_err(|error| Error::io(&unfinished, "rename", error))?;
-        fs.sync_dir(dir).map_err(|error| Error::io(dir, "sync", error))?;
+        // Never "full": from the rename on, nothing may be written to the segment before.
+        let sync = |error| Error::Io { file: dir.to_owned(), action: "sync", source: Arc::new(error) };
+        fs.sync_dir(dir).map_err(sync)?;
         Ok((Segment { number, path, salt, file }, durable))
     }
 
     pub(crate) fn write(&self, bytes: &[u8], offset: u64) -> Result<(), Error> {
         self.file.write_at(bytes, offset).map_err(|error| Error::io(&self.path, "write", error))
+    }
+
+    /// Holds room for so many bytes from here on.
+    pub(crate) fn reserve(&self, offset: u64, bytes: u64) -> Result<(), Error> {
+        self.file.reserve(offset, bytes).map_err(|error| Error::io(&self.path, "hold room for", error))
     }
 
     pub(crate) fn sync(&self) -> Result<(), Error> {

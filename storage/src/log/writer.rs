@@ -9,12 +9,18 @@ use super::contents::{Markers, Place};
 use super::format::{self, Kind, Stamp};
 use super::replay::{Found, Replayed};
 use super::segment::Segment;
-use super::{Done, Inner, Job, LogSettings, Shared};
+use super::{Done, Inner, Job, LogSettings, Shared, Shortage};
 use crate::Error;
 use crate::fs::Fs;
 
 /// One write and sync take at most about this much: larger batches gain nothing and make the first in line wait for the last.
 const BATCH_BYTES: usize = 8 << 20;
+
+/// A log that is short looks this often whether there is room again.
+const SHORT_LOOK: Duration = Duration::from_millis(500);
+
+/// The reserve is filled up in steps of this part of it, not with each write.
+const RESERVE_STEPS: u64 = 4;
 
 pub(super) struct Writer {
     fs: Arc<dyn Fs>,
@@ -23,6 +29,11 @@ pub(super) struct Writer {
     segment_bytes: u64,
     cache_bytes: usize,
     idle_mark: Duration,
+    /// 0 if none is wanted, or the file system cannot hold room.
+    reserve_bytes: u64,
+    /// Up to where room is held in the current segment.
+    reserved: u64,
+    shortage: Shortage,
     segment: Arc<Segment>,
     /// Where its head ends.
     begun_at: u64,
@@ -50,6 +61,7 @@ impl Writer {
         dir: &Path,
         settings: &LogSettings,
         replayed: Replayed,
+        shortage: Shortage,
     ) -> Result<(Writer, Arc<Shared>), Error> {
         let Replayed { contents, mut segments, end, .. } = replayed;
         let held = contents.first().zip(contents.last());
@@ -57,7 +69,7 @@ impl Writer {
         let (current, end, fresh) = match segments.pop() {
             Some(found) => (found, end, false),
             None => {
-                let (segment, end) = Segment::begin(fs.as_ref(), dir, 1, held, &markers)?;
+                let (segment, end) = Segment::begin(fs.as_ref(), dir, 1, held, &markers, None)?;
                 (Found { segment: Arc::new(segment), bytes: end, highest: None }, end, true)
             }
         };
@@ -70,13 +82,16 @@ impl Writer {
         let bytes = complete.iter().map(|found| found.bytes).sum::<u64>() + end;
         let inner = Inner { contents, segments: open, bytes, ..Inner::default() };
         let shared = Arc::new(Shared { inner: Mutex::new(inner), work: Condvar::new(), room: Condvar::new() });
-        let writer = Writer {
+        let mut writer = Writer {
             fs,
             dir: dir.to_owned(),
             shared: shared.clone(),
             segment_bytes: settings.segment_bytes,
             cache_bytes: settings.cache_bytes,
             idle_mark: settings.idle_mark,
+            reserve_bytes: settings.reserve_bytes,
+            reserved: 0,
+            shortage,
             segment: current.segment,
             begun_at: if fresh { end } else { 0 },
             end,
@@ -90,6 +105,7 @@ impl Writer {
             buffer: Vec::new(),
             placed: Vec::new(),
         };
+        writer.hold_room();
         Ok((writer, shared))
     }
 
@@ -130,13 +146,24 @@ impl Writer {
                 }
                 return None;
             }
-            if idle {
+            let short = self.shortage.is_now() && inner.failure.is_none();
+            if idle || short {
+                let patience = match (idle, short) {
+                    (true, true) => self.idle_mark.min(SHORT_LOOK),
+                    (true, false) => self.idle_mark,
+                    _ => SHORT_LOOK,
+                };
                 let (again, timeout) =
-                    shared.work.wait_timeout(inner, self.idle_mark).unwrap_or_else(PoisonError::into_inner);
+                    shared.work.wait_timeout(inner, patience).unwrap_or_else(PoisonError::into_inner);
                 inner = again;
                 if timeout.timed_out() && inner.queue.is_empty() && !inner.closing {
                     drop(inner);
-                    self.mark();
+                    if short && let Err(error) = self.look_for_room() {
+                        self.fail(&error);
+                    }
+                    if idle {
+                        self.mark();
+                    }
                     inner = shared.lock();
                 }
             } else {
@@ -216,7 +243,7 @@ impl Writer {
     fn record(&mut self, kind: Kind, index: u64, body: &[u8]) -> Result<u64, Error> {
         let mut offset = self.end + self.buffer.len() as u64;
         // However small the limit, a segment holds something besides its head: else one would follow another without end.
-        if offset >= self.segment_bytes && offset > self.begun_at {
+        if self.is_full(offset) && !self.shortage.is_now() {
             self.flush(true)?;
             self.rotate()?;
             offset = self.end;
@@ -228,6 +255,7 @@ impl Writer {
 
     /// Writes the buffer out and, if wanted, makes everything so far durable.
     fn flush(&mut self, durable: bool) -> Result<(), Error> {
+        self.hold_room();
         if !self.buffer.is_empty() {
             self.segment.write(&self.buffer, self.end)?;
             let written = self.buffer.len() as u64;
@@ -250,11 +278,65 @@ impl Writer {
         Ok(())
     }
 
-    /// Begins the next segment. Everything in the current one is durable.
+    /// Whether a segment of so many bytes is to be followed by another.
+    fn is_full(&self, bytes: u64) -> bool {
+        bytes >= self.segment_bytes && bytes > self.begun_at
+    }
+
+    /// A log that is short: does now what there was no room for.
+    fn look_for_room(&mut self) -> Result<(), Error> {
+        if !self.is_full(self.end) {
+            self.hold_room();
+            return Ok(());
+        }
+        self.flush(true)?;
+        self.rotate()
+    }
+
+    /// Sees to it that what is in the buffer, and the reserve behind it, has room in the current segment; or notes that it has not.
+    fn hold_room(&mut self) {
+        let needed = self.end + self.buffer.len() as u64 + self.reserve_bytes;
+        if self.reserve_bytes == 0 || needed <= self.reserved {
+            return;
+        }
+        let bytes = needed + self.reserve_step() - self.end;
+        match self.segment.reserve(self.end, bytes) {
+            Ok(()) => {
+                self.reserved = self.end + bytes;
+                self.shortage.set(false);
+            }
+            Err(Error::Full { .. }) => self.shortage.set(true),
+            // Not every file system can. If the disk itself has failed, the write that follows says so.
+            Err(_) => {
+                self.reserve_bytes = 0;
+                self.shortage.set(false);
+            }
+        }
+    }
+
+    fn reserve_step(&self) -> u64 {
+        self.reserve_bytes / RESERVE_STEPS
+    }
+
+    /// Begins the next segment, if there is room for it. Everything in the current one is durable.
     fn rotate(&mut self) -> Result<(), Error> {
         let number = self.segment.number + 1;
-        let (segment, end) = Segment::begin(self.fs.as_ref(), &self.dir, number, self.held, &self.markers)?;
+        let reserve = (self.reserve_bytes > 0).then(|| self.reserve_bytes + self.reserve_step());
+        let begun = Segment::begin(self.fs.as_ref(), &self.dir, number, self.held, &self.markers, reserve);
+        let (segment, end) = match begun {
+            Ok(begun) => begun,
+            // The segment grows over its size meanwhile, by no more than the reserve.
+            Err(Error::Full { .. }) if self.reserve_bytes > 0 => {
+                self.shortage.set(true);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        self.reserved = reserve.unwrap_or(0);
+        self.shortage.set(false);
         let segment = Arc::new(segment);
+        // What it held beyond its end; if that fails, the space comes back when the segment is purged.
+        drop(self.segment.file.release());
         let before = std::mem::replace(&mut self.segment, segment.clone());
         self.complete.push_back(Found { segment: before, bytes: self.end, highest: self.highest.take() });
         (self.begun_at, self.end, self.synced, self.marked) = (end, end, end, true);
