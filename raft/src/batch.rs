@@ -12,6 +12,7 @@ pub(crate) use asked::ACQUIRE_BYTES_MAX;
 
 use crate::{
     adapt::engine::{Engine, Standing, WriteError, Wrote},
+    disk::Disk,
     session::tenure::Tenure,
 };
 use asked::{Asked, Asking};
@@ -62,6 +63,8 @@ pub(crate) enum Declined {
     NotLeader,
     /// Too many proposals wait. Not done.
     Overloaded,
+    /// This node's disk has less room than the watermark. Not done.
+    DiskFull,
     /// Perhaps done.
     Unknown,
     /// Raft has stopped here. Not done.
@@ -146,6 +149,7 @@ pub(crate) async fn run(
     tenure: watch::Receiver<Option<Arc<Tenure>>>,
     standing: watch::Receiver<Arc<Standing>>,
     terms: Terms,
+    disk: Arc<Disk>,
 ) {
     // Of each entry on the way: whether acquires are in it.
     let mut on_the_way: FuturesOrdered<BoxFuture<'static, bool>> = FuturesOrdered::new();
@@ -180,6 +184,19 @@ pub(crate) async fn run(
             decline(asked.take().into_iter().map(|asking| asking.answer), Declined::NotLeader);
             continue;
         };
+        // Asked for every entry: a disk can run full between two of them. What traffic needs goes on until there is no room at
+        // all.
+        let low = disk.look();
+        let gathered = if low {
+            decline(gathered.into_iter().map(|pending| pending.answer), Declined::DiskFull);
+            Vec::new()
+        } else {
+            gathered
+        };
+        if low && disk.is_short() {
+            decline(asked.take().into_iter().map(|asking| asking.answer), Declined::DiskFull);
+            continue;
+        }
         knows_time(&leads, &standing).await;
         // As late as can be: what has arrived since travels along.
         let asking = if serves { asked.take() } else { Vec::new() };

@@ -68,6 +68,7 @@ impl From<Declined> for Refused {
         match declined {
             Declined::NotLeader | Declined::Stopped => Self::NotLeader,
             Declined::Overloaded => Self::Overloaded,
+            Declined::DiskFull => Self::DiskFull,
             Declined::Unknown => Self::Unknown,
         }
     }

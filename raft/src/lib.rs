@@ -35,6 +35,7 @@ mod backup;
 mod batch;
 mod clock;
 pub mod codec;
+mod disk;
 mod forward;
 mod handle;
 mod inspect;

@@ -13,6 +13,7 @@ use crate::{
     applied::Applied,
     batch::{self, Batcher},
     clock::Clock,
+    disk::Disk,
     handle::{AuditPage, Fence, ProposeError, Services},
     lead::Grant,
     membership,
@@ -44,10 +45,7 @@ use machine::{
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher, RandomState},
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 use tokio::{sync::watch, task::JoinSet, time::Instant};
@@ -63,7 +61,6 @@ pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) timing: Timing,
     pub(crate) upkeep: Upkeep,
-    pub(crate) folders: Folders,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) callers: Callers,
     pub(crate) certificate: watch::Receiver<Certificate>,
@@ -84,7 +81,7 @@ pub(crate) struct Node {
     spec: watch::Sender<MemberSpec>,
     stopping: watch::Sender<bool>,
     heard: Arc<Mutex<Heard>>,
-    disk_low: AtomicBool,
+    pub(crate) disk: Arc<Disk>,
     held: Mutex<&'static str>,
     tasks: Mutex<JoinSet<()>>,
 }
@@ -129,6 +126,7 @@ impl Node {
             applied: applied.clone(),
             stall: timing.election_max,
         };
+        let disk = Arc::new(Disk::new(folders.log.clone(), upkeep.disk_low_bytes, log.shortage()));
         let engine = Engine::open(node, &timing, &upkeep, network, log.clone(), machine).await?;
         let (batcher, intake) = Batcher::new();
         let (pace, caps) = (timing.pace(), AllowanceCaps::default());
@@ -138,7 +136,6 @@ impl Node {
             id: node,
             timing,
             upkeep,
-            folders,
             clock,
             callers,
             certificate,
@@ -158,7 +155,7 @@ impl Node {
             spec: watch::Sender::new(spec),
             stopping: watch::Sender::new(false),
             heard: Arc::new(Mutex::new(heard)),
-            disk_low: AtomicBool::new(false),
+            disk,
             held: Mutex::new(""),
             tasks: Mutex::new(JoinSet::new()),
         });
@@ -186,7 +183,14 @@ impl Node {
         let put_in_force = move |index| lock(&lease).enforced(&authority, index);
         tasks.spawn(publish::publish(self.applied.clone(), publish, self.enforced.clone(), put_in_force));
         let terms = self.timing.terms();
-        tasks.spawn(batch::run(self.engine.clone(), intake, self.tenure.subscribe(), self.engine.watch(), terms));
+        tasks.spawn(batch::run(
+            self.engine.clone(),
+            intake,
+            self.tenure.subscribe(),
+            self.engine.watch(),
+            terms,
+            Arc::clone(&self.disk),
+        ));
         tasks.spawn(addresses(Arc::clone(&self.peers), self.applied.clone(), self.engine.watch()));
         tasks.spawn(report::report(Arc::clone(self)));
         tasks.spawn(steward::ask(Arc::clone(self)));
@@ -308,17 +312,7 @@ impl Node {
     }
 
     pub(crate) fn disk_low(&self) -> bool {
-        self.disk_low.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn set_disk_low(&self, low: bool) {
-        if self.disk_low.swap(low, Ordering::Relaxed) != low {
-            if low {
-                tracing::error!("this disk is nearly full: admin writes are refused until there is room");
-            } else {
-                tracing::info!("this disk has room again");
-            }
-        }
+        self.disk.is_low()
     }
 
     pub(crate) fn appended_bytes(&self) -> u64 {
@@ -423,7 +417,7 @@ impl Node {
     }
 
     pub(crate) fn services(self: &Arc<Self>) -> Services {
-        let raft = RaftService::new(self.engine.raft(), Arc::clone(&self.vault), self.callers);
+        let raft = RaftService::new(self.engine.raft(), Arc::clone(&self.vault), Arc::clone(&self.disk), self.callers);
         Services { raft: raft.server(), leader: LeaderService::new(self).server() }
     }
 
@@ -440,7 +434,12 @@ impl Node {
     pub(crate) async fn failed(&self) -> String {
         let mut standing = self.watch_standing();
         let failed = standing.wait_for(|now| now.failed.is_some()).await.map(|now| now.failed.clone());
-        failed.ok().flatten().unwrap_or_else(|| "raft has stopped".to_owned())
+        match lock(&self.log).as_ref().and_then(Log::failure) {
+            Some(error) if error.is_full() => format!(
+                "{error}. Make room on that file system and start the node again: nothing that was acknowledged is lost"
+            ),
+            _ => failed.ok().flatten().unwrap_or_else(|| "raft has stopped".to_owned()),
+        }
     }
 
     pub(crate) async fn stop(self: &Arc<Self>) {

@@ -23,14 +23,14 @@ pub(crate) async fn keep(node: Arc<Node>) {
     let mut stopping = node.watch_stopping();
     let mut gathered = Gathered { checkpoint_bytes: 0, checkpoint_at: Instant::now(), snapshot_bytes: 0 };
     let mut disk_at = Instant::now();
-    look_at_disk(&node).await;
+    node.disk.look();
     while !*stopping.borrow_and_update() {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             changed = stopping.changed() => if changed.is_err() { return },
         }
         if disk_at.elapsed() >= DISK_LOOK {
-            look_at_disk(&node).await;
+            node.disk.look();
             disk_at = Instant::now();
         }
         if !node.disk_low() {
@@ -93,20 +93,6 @@ async fn snapshot_if_due(node: &Arc<Node>, gathered: &mut Gathered) {
         }
         Ok(Err(error)) => tracing::warn!(%error, "no snapshot could be written: the log is not cut"),
         Err(error) => tracing::warn!(%error, "no snapshot could be written: the log is not cut"),
-    }
-}
-
-async fn look_at_disk(node: &Arc<Node>) {
-    let dir = node.folders.log.clone();
-    let free = tokio::task::spawn_blocking(move || storage::free_bytes(&dir)).await;
-    match free {
-        Ok(Ok(free)) => {
-            #[expect(clippy::cast_precision_loss, reason = "a gauge")]
-            metrics::gauge!("quorate_disk_free_bytes").set(free as f64);
-            node.set_disk_low(free < node.upkeep.disk_low_bytes);
-        }
-        Ok(Err(error)) => tracing::warn!(%error, "the disk's room is not known"),
-        Err(_) => {}
     }
 }
 

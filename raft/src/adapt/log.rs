@@ -130,6 +130,16 @@ impl Log {
         alone && dropped.is_ok()
     }
 
+    /// Tells whether the log lives on its reserve.
+    pub(crate) fn shortage(&self) -> storage::log::Shortage {
+        self.store.shortage()
+    }
+
+    /// Why nothing is written any more.
+    pub(crate) fn failure(&self) -> Option<storage::Error> {
+        self.store.failure()
+    }
+
     /// Whether a vote was ever saved: a node without one has never taken part.
     pub(crate) fn has_vote(&self) -> bool {
         self.store.vote().is_some()

@@ -9,6 +9,7 @@ use crate::{
             VoteReplyForm, VoteRequestForm,
         },
     },
+    disk::Disk,
     start::{Caller, Callers},
     types::{Raft, Vote},
     vault::{Offered, Vault},
@@ -31,12 +32,13 @@ use tonic::{Request, Response, Status, Streaming};
 pub struct RaftService {
     raft: Raft,
     vault: Arc<Vault>,
+    disk: Arc<Disk>,
     callers: Callers,
 }
 
 impl RaftService {
-    pub(crate) fn new(raft: Raft, vault: Arc<Vault>, callers: Callers) -> Self {
-        Self { raft, vault, callers }
+    pub(crate) fn new(raft: Raft, vault: Arc<Vault>, disk: Arc<Disk>, callers: Callers) -> Self {
+        Self { raft, vault, disk, callers }
     }
 
     pub(crate) fn server(self) -> raft_server::RaftServer<Self> {
@@ -100,10 +102,15 @@ impl raft_server::Raft for RaftService {
     async fn append(&self, request: Request<Streaming<Message>>) -> Result<Response<Self::AppendStream>, Status> {
         let proved = Proved::of(&request, self.callers)?;
         let refused = Arc::new(Mutex::new(None));
-        let noted = Arc::clone(&refused);
+        let (noted, room) = (Arc::clone(&refused), Arc::clone(&self.disk));
         // openraft's stream has no place for errors: what is wrong with a request ends it, and is said at the end.
         let requests = tokio_stream::StreamExt::map_while(request.into_inner(), move |received| {
             let decoded = received.and_then(|message| append_request(proved, &message));
+            // Behind, but alive and voting: what an append does that meets a full disk is to end the node.
+            let decoded = match decoded {
+                Ok(request) if !request.entries.is_empty() && room.is_short() => Err(full()),
+                decoded => decoded,
+            };
             decoded.map_err(|status| *noted.lock().unwrap_or_else(PoisonError::into_inner) = Some(status)).ok()
         });
         let answers = self.raft.stream_append(requests).map(|answer| match answer {
@@ -140,6 +147,9 @@ impl raft_server::Raft for RaftService {
         let first = pieces.message().await?.ok_or_else(|| Status::invalid_argument("an empty snapshot"))?;
         let head: SnapshotHeadForm = codec::decode(&first.head).map_err(garbled)?;
         proved.speaks_for(head.vote.node)?;
+        if self.disk.look() {
+            return Err(full());
+        }
         let vault = Arc::clone(&self.vault);
         let mut incoming = blocking(move || vault.receive()).await?.map_err(disk)?;
         let mut piece = Some(first);
@@ -166,6 +176,10 @@ impl raft_server::Raft for RaftService {
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
     tokio::task::spawn_blocking(work).await.map_err(|_| Status::internal("a blocking task has ended early"))
+}
+
+fn full() -> Status {
+    disk("there is no room for what is not needed to vote")
 }
 
 fn disk(error: impl std::fmt::Display) -> Status {

@@ -287,7 +287,7 @@ fn said(node: &Node) -> Said {
         utc_ms: node.clock.utc_ms(),
         authority_sha256: certificate.authority_sha256,
         not_after_ms: certificate.not_after_ms,
-        disk_low: node.disk_low(),
+        disk_low: node.disk.look(),
         leaving: node.is_stopping(),
     }
 }
