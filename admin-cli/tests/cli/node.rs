@@ -298,7 +298,7 @@ impl Cluster for Node {
             feature_level: 1,
             feature_level_max: 1,
             nodes: vec![node(1, "leader"), node(2, "voter"), node(3, "learner")],
-            admins_end_ms: NOW_MS + 5 * DAY_MS,
+            admins_end_ms: 0,
         }))
     }
 
