@@ -40,8 +40,9 @@ impl Default for AllowanceCaps {
     }
 }
 
-/// A combination of limits, as requests wait for it.
-type Combination = Vec<(BucketId, u64)>;
+/// A combination of limits, as requests wait for it: where the slots lie, which a queue holds for as long as it is there,
+/// with what a request costs of each.
+type Combination = Vec<(usize, u64)>;
 
 /// What this node may spend of the cluster's limits.
 pub struct Allowances {
@@ -142,7 +143,7 @@ impl Allowances {
 
     /// Takes a place in the queue, or says at once what becomes of the request.
     fn join(&self, parts: &[(Arc<Slot>, u64)]) -> Result<Place<'_>, Verdict> {
-        let combination: Combination = parts.iter().map(|(slot, cost)| (slot.id().clone(), *cost)).collect();
+        let combination: Combination = parts.iter().map(|(slot, cost)| (Arc::as_ptr(slot).addr(), *cost)).collect();
         let mut inner = lock(&self.inner);
         // Tokens may have arrived since the caller looked.
         if !inner.queues.contains_key(&combination) {
