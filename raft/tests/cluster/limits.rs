@@ -56,8 +56,14 @@ struct Worker {
 
 impl Worker {
     fn of(cluster: &Cluster, node: u64, limit: &str, burst: u64) -> Self {
+        Self::under(cluster, node, &[(limit, burst)])
+    }
+
+    /// With requests under several limits.
+    fn under(cluster: &Cluster, node: u64, limits: &[(&str, u64)]) -> Self {
         let allowances = cluster.node(node).allowances();
-        let parts = vec![(allowances.slot(&id(limit), burst).unwrap(), 1)];
+        let part = |(limit, burst): &(&str, u64)| (allowances.slot(&id(limit), *burst).unwrap(), 1);
+        let parts = limits.iter().map(part).collect();
         Self { allowances, parts }
     }
 
@@ -70,12 +76,16 @@ impl Worker {
 
     /// Makes requests until the limit is used up for good; returns how many were admitted.
     async fn use_up(&self) -> u64 {
+        self.until_refused_for(FOR_GOOD_US).await
+    }
+
+    async fn until_refused_for(&self, long_us: u64) -> u64 {
         let mut admitted = 0;
         tokio::time::timeout(PATIENCE, async {
             loop {
                 match self.request().await {
                     Verdict::Admitted { .. } => admitted += 1,
-                    Verdict::Refused { retry_us } if retry_us > FOR_GOOD_US => return,
+                    Verdict::Refused { retry_us } if retry_us > long_us => return,
                     Verdict::Refused { retry_us } => tokio::time::sleep(Duration::from_micros(retry_us)).await,
                     Verdict::Dry => {}
                 }
@@ -131,6 +141,48 @@ async fn exactly_a_quota_is_admitted_by_all_nodes_together_and_then_refused_from
     put(&cluster, "plan", quota(320)).await;
     let admitted = join_all(workers.iter().map(Worker::use_up)).await;
     assert_eq!(admitted.iter().sum::<u64>(), 20, "{admitted:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_under_two_limits_spends_of_both_or_of_none() {
+    let cluster = Cluster::of(3).await;
+    put(&cluster, "narrow", quota(50)).await;
+    put(&cluster, "wide", quota(200)).await;
+    let limits = [("narrow", 50), ("wide", 200)];
+    let workers: Vec<_> = (0..6).map(|number| Worker::under(&cluster, number % 3 + 1, &limits)).collect();
+    let admitted = join_all(workers.iter().map(Worker::use_up)).await;
+    assert_eq!(admitted.iter().sum::<u64>(), 50, "{admitted:?}");
+    let wide = until("what was not spent to be given back", async || {
+        let wide = usage(&cluster, "wide").await;
+        wide.outstanding.is_empty().then_some(wide)
+    })
+    .await;
+    assert_eq!(wide.available, 150);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_spent_stays_spent_when_every_node_crashes() {
+    let mut cluster = Cluster::of(3).await;
+    put(&cluster, "plan", quota(60)).await;
+    let mut admitted = 0;
+    for node in 1..=3 {
+        let worker = Worker::of(&cluster, node, "plan", 60);
+        for _ in 0..10 {
+            admitted += u64::from(matches!(worker.request().await, Verdict::Admitted { .. }));
+        }
+    }
+    for node in 1..=3 {
+        cluster.crash(node).await;
+    }
+    for node in 1..=3 {
+        cluster.start(node).await;
+    }
+    cluster.leader().await;
+    let workers: Vec<_> = (1..=3).map(|node| Worker::of(&cluster, node, "plan", 60)).collect();
+    let later = join_all(workers.iter().map(|worker| worker.until_refused_for(1_000_000))).await;
+    // What nodes held then is lost until the window ends: what they had spent of it, the cluster cannot know.
+    let later = later.iter().sum::<u64>();
+    assert!(later > 0 && admitted + later <= 60, "{admitted} before and {later} after");
 }
 
 /// Requests of all nodes, with the instants at which they were admitted.
