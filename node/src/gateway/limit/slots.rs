@@ -67,6 +67,12 @@ impl Slots {
         let young = std::mem::take(&mut generations.young);
         std::mem::replace(&mut generations.old, young)
     }
+
+    /// Lets go of all of them.
+    pub(crate) fn clear(&self) {
+        let all = std::mem::take(&mut *lock(&self.generations));
+        drop(all);
+    }
 }
 
 #[cfg(test)]
@@ -115,5 +121,9 @@ mod tests {
         slots.age();
         slots.age();
         assert!(slots.find(b"a").is_none());
+        let name: Arc<[u8]> = Arc::from(b"d".as_slice());
+        slots.keep(Arc::clone(&name), slot(b"d"), subjects.seat(&name));
+        slots.clear();
+        assert!(slots.find(b"d").is_none() && Arc::strong_count(&subjects) == 1, "no seat is left");
     }
 }
