@@ -9,7 +9,7 @@ use machine::{
     resource::Change,
 };
 use proto::peer::{Report, leader_client::LeaderClient};
-use raft::{Allowances, Clock, Fence, Slot, Usage, Verdict, admit};
+use raft::{Allowances, Clock, Fence, Session, Slot, Usage, Verdict, admit};
 use std::{
     sync::{
         Arc, Mutex,
@@ -158,6 +158,27 @@ async fn a_request_under_two_limits_spends_of_both_or_of_none() {
     })
     .await;
     assert_eq!(wide.available, 150);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_asked_without_a_session_is_asked_again_when_there_is_one() {
+    let mut cluster = Cluster::of_one().await;
+    // These give no request up within this test.
+    cluster.timing.lease = PATIENCE * 10;
+    cluster.join().await;
+    let node = cluster.join().await;
+    cluster.all_vote(3).await;
+    put(&cluster, "plan", quota(10)).await;
+    cluster.links.isolate(node, true);
+    until("the session to end", async || (cluster.node(node).local().session != Session::Open).then_some(())).await;
+    let worker = Worker::of(&cluster, node, "plan", 10);
+    let waits = async { worker.allowances.wait(&worker.parts, PATIENCE).await };
+    let heals = async {
+        until("the question", async || worker.allowances.is_asking().then_some(())).await;
+        cluster.links.isolate(node, false);
+    };
+    let (verdict, ()) = tokio::join!(waits, heals);
+    assert!(matches!(verdict, Verdict::Admitted { .. }), "{verdict:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
