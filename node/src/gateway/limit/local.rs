@@ -96,7 +96,8 @@ impl LocalBucket {
     }
 
     /// What is left.
-    pub(crate) fn left(&self, now: Now) -> Left {
+    pub(crate) fn left(&mut self, now: Now) -> Left {
+        self.advance(now);
         match &self.level {
             Level::Rate { rate, available, .. } => {
                 let period = u128::from(rate.period_us.max(1));

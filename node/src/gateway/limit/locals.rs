@@ -101,8 +101,8 @@ impl LocalBuckets {
 
     /// What is left for a subject.
     pub(crate) fn left(&self, rule: Rule, subject: &[u8], now: Now) -> Left {
-        let shard = lock(self.shard(subject));
-        shard.get(subject).map_or_else(|| LocalBucket::full(rule, now).left(now), |bucket| bucket.left(now))
+        let mut shard = lock(self.shard(subject));
+        shard.get_mut(subject).map_or_else(|| LocalBucket::full(rule, now).left(now), |bucket| bucket.left(now))
     }
 
     /// Forgets what is full again, of the part whose turn it is. All of them have had their turn after 16 calls.
@@ -177,6 +177,7 @@ mod tests {
             assert!(take(&buckets, subject, 0).is_ok());
         }
         assert_eq!(buckets.left(RULE, b"a", at(0)).tokens, 1);
+        assert_eq!(buckets.left(RULE, b"a", at(120_000_000)).tokens, 2, "as it is by now");
         assert_eq!(buckets.left(RULE, b"unknown", at(0)).tokens, 2);
     }
 
