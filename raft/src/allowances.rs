@@ -15,7 +15,7 @@ use machine::{
     member::NodeId,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fmt,
     sync::{Arc, Mutex},
     time::Duration,
@@ -58,8 +58,6 @@ struct Inner {
     queues: BTreeMap<Combination, Queue>,
     waiting: usize,
     next_waiter: u64,
-    /// Limits that have changed since the request under way was made: what its answer refuses may be of before.
-    changed: BTreeSet<Name>,
     /// The node gives back what it holds, and asks for nothing more.
     closed: bool,
 }
@@ -101,7 +99,6 @@ impl Allowances {
             queues: BTreeMap::new(),
             waiting: 0,
             next_waiter: 0,
-            changed: BTreeSet::new(),
             closed: false,
         };
         Self { clock, caps, inner: Mutex::new(inner), wanted: Notify::new() }
@@ -115,12 +112,20 @@ impl Allowances {
     pub fn slot(&self, id: &BucketId, burst: u64) -> Option<Arc<Slot>> {
         let now_us = self.clock.boot_us();
         let mut inner = lock(&self.inner);
-        if inner.ledger.len() >= self.caps.slots && inner.ledger.find(id).is_none() {
+        let before = inner.ledger.len();
+        if before >= self.caps.slots && inner.ledger.find(id).is_none() {
             drop(inner);
             metrics::counter!("quorate_limit_slots_refused_total").increment(1);
             return None;
         }
-        Some(inner.ledger.slot(id, burst, now_us))
+        let slot = inner.ledger.slot(id, burst, now_us);
+        let is_new = inner.ledger.len() > before;
+        drop(inner);
+        if is_new {
+            // The steward looks after it from now on, until it is used no more.
+            self.wanted.notify_one();
+        }
+        Some(slot)
     }
 
     /// Waits for tokens of all parts: until they were spent for the caller ([`Verdict::Admitted`]), refused, or the time
@@ -172,26 +177,20 @@ impl Allowances {
     /// sent that was read from the clock later.
     pub fn collect(&self, now_us: u64) -> Option<Acquire> {
         let mut inner = lock(&self.inner);
-        if inner.closed {
-            return None;
-        }
-        let acquire = inner.ledger.collect(now_us)?;
-        inner.changed.clear();
-        Some(acquire)
+        if inner.closed { None } else { inner.ledger.collect(now_us) }
+    }
+
+    /// When [`Allowances::collect`] has something to do next, as far as is known: never, if nothing is in use.
+    #[must_use]
+    pub fn next_us(&self) -> Option<u64> {
+        lock(&self.inner).ledger.next_us()
     }
 
     /// Takes the answer to the request under way, and serves who waits for it. Any other answer is ignored, a second one
     /// to the same request included. Returns whether it was taken.
     pub fn accept(&self, request: u64, answer: &Answer, now_us: u64) -> bool {
         let mut inner = lock(&self.inner);
-        let is_of_now = |name: &Name| !inner.changed.contains(name);
-        let taken = if answer.scarce.iter().all(|scarce| is_of_now(&scarce.bucket.limit)) {
-            inner.ledger.accept(request, answer, now_us)
-        } else {
-            let mut answer = answer.clone();
-            answer.scarce.retain(|scarce| is_of_now(&scarce.bucket.limit));
-            inner.ledger.accept(request, &answer, now_us)
-        };
+        let taken = inner.ledger.accept(request, answer, now_us);
         if !taken {
             return false;
         }
@@ -211,25 +210,14 @@ impl Allowances {
         lock(&self.inner).ledger.under_way().is_some()
     }
 
-    /// Whether requests wait for tokens.
-    #[must_use]
-    pub fn is_waited_for(&self) -> bool {
-        lock(&self.inner).waiting > 0
-    }
-
-    /// Resolves when something should be asked before the next cycle: a request waits for tokens.
+    /// Resolves when something should be asked before [`Allowances::next_us`]: a request waits for tokens, or a bucket is
+    /// new.
     pub async fn wanted(&self) {
         self.wanted.notified().await;
     }
 
-    /// Whether any bucket is in use: if none is, nothing need be asked until something is wanted.
-    #[must_use]
-    pub fn is_in_use(&self) -> bool {
-        !lock(&self.inner).ledger.is_empty()
-    }
-
     /// Gives everything back, as a node that stops does: what to send, if anything is held. Nothing can be spent from
-    /// here on, and who waits is told so.
+    /// here on, and who waits is told so. One request may not hold everything: call it again when it was answered.
     pub fn close_all(&self, now_us: u64) -> Option<Acquire> {
         let mut inner = lock(&self.inner);
         inner.closed = true;
@@ -258,7 +246,6 @@ impl Allowances {
                 DiffItem::Remove(name, _) => (name, None),
             };
             inner.ledger.limit_changed(name, limit.map(|limit| limit.rule.burst()));
-            inner.changed.insert(name.clone());
         }
         drop(inner);
         // Who waits may be served now.

@@ -57,6 +57,7 @@ fn waiting(acquire: &Acquire) -> u64 {
 async fn who_came_first_is_served_first_and_the_rest_is_refused_at_once() {
     let (allowances, clock) = with(AllowanceCaps::default());
     let parts = one(&allowances, "l");
+    assert!(allowances.wanted().now_or_never().is_some(), "a new bucket is looked after");
     assert!(allowances.wanted().now_or_never().is_none());
     let mut waits: Vec<_> = (0..4).map(|_| allowances.wait(&parts, LONG).boxed()).collect();
     for wait in &mut waits {

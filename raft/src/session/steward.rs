@@ -13,15 +13,12 @@ use tokio::{
     time::Instant,
 };
 
-/// The least time between two requests, and between two looks while there is something to report.
-const CYCLE: Duration = Duration::from_millis(5);
+/// The least time between two looks that find nothing to say.
+const LOOK_MIN: Duration = Duration::from_millis(1);
 
-/// The most, while buckets are in use and none of them has anything to say: what is used up all at once is noticed by
-/// the request that finds nothing.
-const CYCLE_MAX: Duration = Duration::from_millis(40);
-
-/// A look may take this part of the time: it grows with the number of buckets.
-const LOOK_SHARE: u32 = 5;
+/// After a look the steward rests so many times as long as it took: it grows with the number of buckets in use, and
+/// workers that meet a new bucket wait for it.
+const REST: u32 = 4;
 
 /// How long a stopping node waits for the answer that is on the way, and then for the one to its last request: what it
 /// does not give back is nobody's until it ends.
@@ -71,7 +68,10 @@ impl Outbox {
 
     /// The leader has answered.
     pub(crate) fn answered(&self, allowances: &Allowances, clock: &dyn Clock, request: u64, answer: &Answer) {
-        if !allowances.accept(request, answer, clock.boot_us()) {
+        let taken = allowances.accept(request, answer, clock.boot_us());
+        // An answer that comes too late has something to give back.
+        self.answered.notify_one();
+        if !taken {
             return;
         }
         self.letter.send_if_modified(|letter| {
@@ -81,7 +81,6 @@ impl Outbox {
             }
             of_it.is_some()
         });
-        self.answered.notify_one();
     }
 }
 
@@ -89,30 +88,25 @@ impl Outbox {
 pub(crate) async fn ask(node: Arc<Node>) {
     let (allowances, outbox) = (node.allowances(), node.outbox());
     let mut closing = outbox.closing.subscribe();
-    let mut pause = CYCLE;
-    let mut asked = Instant::now();
     while !*closing.borrow_and_update() {
         let began = Instant::now();
         // Before anything of the request: what it brings counts from here.
         let now_us = node.clock.boot_us();
-        if let Some(acquire) = allowances.collect(now_us) {
+        let acquire = allowances.collect(now_us);
+        let rested = Instant::now() + began.elapsed() * REST;
+        if let Some(acquire) = acquire {
             outbox.put(acquire);
-            (asked, pause) = (began, CYCLE);
-        } else {
-            pause = CYCLE_MAX.min(pause * 2);
         }
-        let rested = Instant::now() + began.elapsed() * LOOK_SHARE;
-        let next = if allowances.is_waited_for() { Instant::now().max(asked) + CYCLE } else { rested + pause };
-        let (in_use, asking) = (allowances.is_in_use(), allowances.is_asking());
+        let (next_us, asking) = (allowances.next_us(), allowances.is_asking());
+        let pause = Duration::from_micros(next_us.unwrap_or(0).saturating_sub(now_us)).max(LOOK_MIN);
         tokio::select! {
-            () = tokio::time::sleep_until(next), if in_use && !asking => {}
-            // One that is not answered is given up some time, or more is wanted than it asked for.
-            () = tokio::time::sleep(CYCLE_MAX), if asking => {}
+            () = tokio::time::sleep(pause), if next_us.is_some() => {}
+            // What is wanted while a request is on the way goes with the next.
             () = allowances.wanted(), if !asking => {}
             () = outbox.answered.notified() => {}
             changed = closing.changed() => if changed.is_err() { return },
         }
-        tokio::time::sleep_until(rested.max(asked + CYCLE)).await;
+        tokio::time::sleep_until(rested).await;
     }
 }
 
@@ -133,17 +127,18 @@ pub(crate) async fn give_back(node: &Node) {
     let (allowances, outbox) = (node.allowances(), node.outbox());
     outbox.closing.send_replace(true);
     // What is on the way brings something to give back.
-    answered(&allowances).await;
-    if let Some(acquire) = allowances.close_all(node.clock.boot_us()) {
+    answered(&allowances, Instant::now() + CLOSE_PATIENCE).await;
+    let until = Instant::now() + CLOSE_PATIENCE;
+    while let Some(acquire) = allowances.close_all(node.clock.boot_us()) {
         outbox.put(acquire);
-        if !answered(&allowances).await {
+        if !answered(&allowances, until).await {
             tracing::warn!("allowances could not be given back: the cluster counts them as held until they end");
+            return;
         }
     }
 }
 
-async fn answered(allowances: &Allowances) -> bool {
-    let until = Instant::now() + CLOSE_PATIENCE;
+async fn answered(allowances: &Allowances, until: Instant) -> bool {
     while allowances.is_asking() && Instant::now() < until {
         tokio::time::sleep(CLOSE_LOOK).await;
     }
