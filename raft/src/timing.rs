@@ -99,13 +99,15 @@ impl Timing {
         let lease_us = self.lease_us();
         Pace {
             cycle_us: 5_000,
-            renew_us: 1_000_000.min(lease_us / 2),
+            // Twice in the life of an allowance, with time to give it back the second time.
+            renew_us: 1_000_000.min(lease_us / 5 * 2),
             // The election itself, and then the session with the new leader.
             election_us: micros(self.election_max * 3 / 2),
             // Before it ends by itself: of a rate, what was left then counts as spent.
             idle_us: lease_us / 4 * 3,
             // What is granted after that could not be spent any more.
             patience_us: lease_us,
+            return_us: lease_us / 10,
         }
     }
 }

@@ -33,6 +33,7 @@ const PACE: Pace = Pace {
     election_us: ELECTION_MAX_US,
     idle_us: 500_000,
     patience_us: TERMS.ttl_us,
+    return_us: TERMS.ttl_us / 10,
 };
 
 /// What nodes send to each other.

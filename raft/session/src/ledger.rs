@@ -54,6 +54,8 @@ pub struct Pace {
     pub idle_us: u64,
     /// A request that was not answered for this long is given up.
     pub patience_us: u64,
+    /// How long before its end, at the latest, what is held is given back.
+    pub return_us: u64,
 }
 
 /// The steward's side of a node's ledger.

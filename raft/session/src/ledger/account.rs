@@ -21,6 +21,8 @@ pub(super) struct Account {
     pub(super) due_us: u64,
     /// When it was last asked for, or reported.
     pub(super) asked_us: Option<u64>,
+    /// What is closed and not said yet would count as spent soon.
+    hurries: bool,
     /// Tokens that the request under way asks for, and what came of them.
     pub(super) asked: u64,
     pub(super) received: u64,
@@ -54,6 +56,7 @@ impl Account {
             slot,
             due_us: 0,
             asked_us: None,
+            hurries: false,
             asked: 0,
             received: 0,
             outdated_request: 0,
@@ -96,12 +99,31 @@ impl Account {
             // A quota takes back what was not spent, if its window still lasts; a token bucket has written it off.
             self.close(|holding| holding.deadline_us <= now_us);
         }
+        self.return_in_time(now_us, pace);
         // By spending alone: what arrives for a demand that is over would keep it alive.
         if now_us.saturating_sub(self.spent_us) >= pace.idle_us {
             self.demand = 0;
         }
         if now_us.saturating_sub(self.used_us) >= pace.idle_us {
             self.close(|_| true);
+        }
+    }
+
+    /// Closes what is about to end by itself: of a rate, what is left then counts as spent. With a renewal, whatever would
+    /// end before the next one could carry it, as long as what is kept lasts until the answer; and in any case shortly
+    /// before the end. Nothing is closed while the leader does not answer, for then nobody looks.
+    fn return_in_time(&mut self, now_us: u64, pace: Pace) {
+        let last_us = now_us.saturating_add(pace.return_us);
+        let before_next_us = last_us.saturating_add(pace.renew_us);
+        let holdings = self.slot.holdings.load_full();
+        let kept: u64 =
+            holdings.iter().filter(|holding| holding.deadline_us > before_next_us).map(|one| one.left()).sum();
+        let lasts = kept >= self.demanded(pace.return_us);
+        let ends_us = if self.is_late(now_us, pace) && lasts { before_next_us } else { last_us };
+        let ends = |holding: &Holding| holding.deadline_us <= ends_us && holding.deadline_us > now_us;
+        if holdings.iter().any(|holding| ends(holding) && holding.left() > 0) {
+            self.close(ends);
+            self.hurries = true;
         }
     }
 
@@ -168,7 +190,7 @@ impl Account {
     /// Whether what is closed must be said at once: others wait for it, or there will be no other occasion. Else it goes
     /// with the next renewal.
     fn must_close(&self) -> bool {
-        !self.closes.is_empty() && (self.is_tight || self.slot.holdings.load().is_empty())
+        !self.closes.is_empty() && (self.is_tight || self.hurries || self.slot.holdings.load().is_empty())
     }
 
     fn unreported(&self) -> u64 {
@@ -198,6 +220,7 @@ impl Account {
     pub(super) fn was_reported(&mut self, report: &Spent) {
         if report.close {
             self.closes.retain(|(allowance, _)| *allowance != report.allowance);
+            self.hurries &= !self.closes.is_empty();
         } else if let Some(holding) =
             self.slot.holdings.load().iter().find(|holding| holding.allowance == report.allowance)
         {
@@ -252,7 +275,7 @@ impl Account {
             let span_us = u64::try_from(tokens * 500_000 / u128::from(self.demand)).unwrap_or(u64::MAX);
             next_us = next_us.min(now_us.saturating_add(span_us));
         }
-        let ends_us = holdings.first().map_or(u64::MAX, |holding| holding.deadline_us);
+        let ends_us = holdings.first().map_or(u64::MAX, |one| one.deadline_us.saturating_sub(pace.return_us));
         next_us.min(ends_us).max(now_us.saturating_add(pace.cycle_us))
     }
 }
@@ -270,6 +293,7 @@ mod tests {
             election_us: 500_000,
             idle_us: 500_000,
             patience_us: 2_000_000,
+            return_us: 200_000,
         };
         let bucket = BucketId { limit: Name::new("l").unwrap(), subject: b"anna".as_slice().into() };
         let slot = Arc::new(Slot::new(1, bucket, 100_000));

@@ -133,12 +133,7 @@ impl Slot {
     /// Tokens that could be spent at this instant: for the `RateLimit` header, and for people.
     #[must_use]
     pub fn remaining(&self, now_us: u64) -> u64 {
-        self.holdings
-            .load()
-            .iter()
-            .filter(|holding| now_us < holding.deadline_us)
-            .map(|holding| u64::try_from(holding.remaining.load(Ordering::Relaxed)).unwrap_or(0))
-            .sum()
+        self.holdings.load().iter().filter(|holding| now_us < holding.deadline_us).map(|holding| holding.left()).sum()
     }
 
     /// What the node holds of the bucket, the first to end first.
@@ -197,6 +192,11 @@ impl Holding {
     /// Tokens of admitted requests.
     pub(super) fn spent(&self) -> u64 {
         self.spent.load(Ordering::Acquire)
+    }
+
+    /// Tokens that can still be spent.
+    pub(super) fn left(&self) -> u64 {
+        u64::try_from(self.remaining.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     /// Of those, what the cluster has not been told.

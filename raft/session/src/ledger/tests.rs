@@ -7,8 +7,14 @@ use machine::{
 };
 use std::sync::atomic::AtomicU64;
 
-const PACE: Pace =
-    Pace { cycle_us: 5_000, renew_us: 1_000_000, election_us: 500_000, idle_us: 500_000, patience_us: 2_000_000 };
+const PACE: Pace = Pace {
+    cycle_us: 5_000,
+    renew_us: 800_000,
+    election_us: 500_000,
+    idle_us: 500_000,
+    patience_us: 2_000_000,
+    return_us: 200_000,
+};
 
 fn id(limit: &str) -> BucketId {
     BucketId { limit: Name::new(limit).unwrap(), subject: b"anna".as_slice().into() }
@@ -313,12 +319,68 @@ fn a_lone_request_is_no_demand() {
     assert_eq!((asked, ahead), (2, 0), "one to ask, one to give back");
 }
 
+/// Against the replicated state itself: a limit that fills slowly must not lose what nobody has spent.
+#[test]
+fn what_was_not_spent_is_there_again_after_any_burst() {
+    use machine::{
+        At, Tick, Wall,
+        allowance::Buckets,
+        bucket::{Limit, Terms},
+        limit::{Rate, Rule},
+    };
+    let pace = Pace { election_us: 900_000, idle_us: 1_500_000, ..PACE };
+    let rule = Rule::Rate(Rate { tokens: 1, period_us: 3_600_000_000, burst: 40 });
+    for requests in 1..=30_u64 {
+        for gap_us in [100, 9_000, 70_000, 300_000] {
+            let limits =
+                [(Name::new("l").unwrap(), Limit { rule, generation: 1, changed: Tick(0) })].into_iter().collect();
+            let mut buckets = Buckets::default();
+            let mut ledger = Ledger::new(1, 77, pace);
+            let parts = vec![(ledger.slot(&id("l"), 40, 0), 1)];
+            let (mut admitted, mut waits, mut under_way) = (0, false, None);
+            let mut now = 0;
+            while now < requests * gap_us + 5_000_000 {
+                now += 100;
+                let at = At { tick: Tick(now), wall: Wall(1_795_347_000_000 + now / 1_000) };
+                if waits || (admitted < requests && now >= admitted * gap_us) {
+                    match admit(&parts, now) {
+                        Verdict::Admitted { .. } => {
+                            admitted += 1;
+                            if std::mem::take(&mut waits) {
+                                ledger.done_waiting(&parts);
+                            }
+                        }
+                        _ if !waits => {
+                            ledger.wait(&parts);
+                            waits = true;
+                        }
+                        _ => {}
+                    }
+                }
+                if let Some(acquire) = ledger.collect(now) {
+                    under_way = Some((now + 3_000, acquire));
+                }
+                if let Some((_, acquire)) = under_way.take_if(|(arrives, _)| *arrives <= now) {
+                    let terms = Terms { ttl_us: 2_000_000, margin_us: 1_000 };
+                    let answers = buckets.acquire(&limits, at, terms, std::slice::from_ref(&acquire));
+                    ledger.accept(acquire.request, &answers[0], now);
+                }
+            }
+            assert_eq!(admitted, requests);
+            let at = At { tick: Tick(now), wall: Wall(1_795_347_000_000 + now / 1_000) };
+            let left = buckets.look(&limits, at, &id("l")).unwrap();
+            assert_eq!((left.available(), left.outstanding()), (40 - requests, 0), "{requests} every {gap_us} us");
+        }
+    }
+}
+
 /// Workers spend as fast as they can while the steward closes what is idle or over and brings more: what is admitted
 /// never exceeds what was granted, and never what the closes say.
 #[test]
 fn workers_and_steward_at_once() {
     use std::sync::atomic::AtomicBool;
-    let pace = Pace { cycle_us: 1, renew_us: 20, election_us: 10, idle_us: 1_000, patience_us: 1_000_000 };
+    let pace =
+        Pace { cycle_us: 1, renew_us: 20, election_us: 10, idle_us: 1_000, patience_us: 1_000_000, return_us: 2 };
     let mut ledger = Ledger::new(1, 77, pace);
     let names = ["a", "b", "c"];
     let slots: Vec<Arc<Slot>> = names.iter().map(|name| ledger.slot(&id(name), 100, 0)).collect();
