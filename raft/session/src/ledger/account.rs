@@ -116,10 +116,16 @@ impl Account {
         let last_us = now_us.saturating_add(pace.return_us);
         let before_next_us = last_us.saturating_add(pace.renew_us);
         let holdings = self.slot.holdings.load_full();
-        let kept: u64 =
-            holdings.iter().filter(|holding| holding.deadline_us > before_next_us).map(|one| one.left()).sum();
+        let left = |ends: &dyn Fn(u64) -> bool| -> u64 {
+            holdings.iter().filter(|holding| ends(holding.deadline_us)).map(|holding| holding.left()).sum()
+        };
+        let kept = left(&|deadline_us| deadline_us > before_next_us);
         let lasts = kept >= self.demanded(pace.return_us);
         let ends_us = if self.is_late(now_us, pace) && lasts { before_next_us } else { last_us };
+        // What the demand takes by then anyhow need not go back and forth.
+        if left(&|deadline_us| deadline_us <= last_us) <= self.demanded(pace.return_us) && ends_us == last_us {
+            return;
+        }
         let ends = |holding: &Holding| holding.deadline_us <= ends_us && holding.deadline_us > now_us;
         if holdings.iter().any(|holding| ends(holding) && holding.left() > 0) {
             self.close(ends);
