@@ -99,8 +99,7 @@ impl Timing {
         let lease_us = self.lease_us();
         Pace {
             cycle_us: 5_000,
-            // Twice in the life of an allowance, with time to give it back the second time.
-            renew_us: 1_000_000.min(lease_us / 5 * 2),
+            renew_us: 1_000_000.min(lease_us / 2),
             // The election itself, and then the session with the new leader.
             election_us: micros(self.election_max * 3 / 2),
             // Before it ends by itself: of a rate, what was left then counts as spent.

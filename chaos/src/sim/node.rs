@@ -29,7 +29,7 @@ const ALLOWANCE_WAIT_US: u64 = 250_000;
 const CLOCK_CACHE_US: u64 = 5_000;
 const PACE: Pace = Pace {
     cycle_us: CYCLE_US,
-    renew_us: 800_000,
+    renew_us: 1_000_000,
     election_us: ELECTION_MAX_US,
     idle_us: 500_000,
     patience_us: TERMS.ttl_us,

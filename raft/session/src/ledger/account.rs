@@ -123,7 +123,8 @@ impl Account {
         let lasts = kept >= self.demanded(pace.return_us);
         let ends_us = if self.is_late(now_us, pace) && lasts { before_next_us } else { last_us };
         // What the demand takes by then anyhow need not go back and forth.
-        if left(&|deadline_us| deadline_us <= last_us) <= self.demanded(pace.return_us) && ends_us == last_us {
+        let taken = self.demanded(pace.return_us);
+        if ends_us == last_us && left(&|deadline_us| deadline_us <= last_us) <= taken {
             return;
         }
         let ends = |holding: &Holding| holding.deadline_us <= ends_us && holding.deadline_us > now_us;
@@ -162,7 +163,7 @@ impl Account {
         let wanted = self.demanded(pace.renew_us.saturating_add(pace.election_us)).max(1);
         let lasting = self.slot.remaining(now_us.saturating_add(pace.election_us));
         // A request that reports all the same tops up as well, or another would follow soon.
-        let is_enough = if self.is_late(now_us, pace) { wanted / 4 * 3 } else { self.enough(pace) };
+        let is_enough = if self.hurries || self.is_late(now_us, pace) { wanted / 4 * 3 } else { self.enough(pace) };
         if lasting > is_enough { 0 } else { wanted.saturating_sub(lasting) }
     }
 

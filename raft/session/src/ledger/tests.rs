@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 
 const PACE: Pace = Pace {
     cycle_us: 5_000,
-    renew_us: 800_000,
+    renew_us: 1_000_000,
     election_us: 500_000,
     idle_us: 500_000,
     patience_us: 2_000_000,
