@@ -73,7 +73,7 @@ finds! {
     finds_view_before_lease: ViewBeforeLease by Chance from 122,
     finds_applied_before_published: AppliedBeforePublished by Chance from 1,
     finds_spend_after_expiry: SpendAfterExpiry by Chance from 4,
-    finds_lease_from_reply: LeaseFromReply by Chance from 38,
+    finds_lease_from_reply: LeaseFromReply by Chance from 1140,
     finds_allowance_from_reply: AllowanceFromReply by LateAnswers from 37,
     finds_cached_clock: CachedClock by Chance from 60,
     finds_tick_jumps_forward: TickJumpsForward by Chance from 1,
