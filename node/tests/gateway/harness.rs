@@ -100,8 +100,14 @@ pub fn settings() -> Settings {
 
 /// The ledger of a node, whom nobody answers unless a [`crate::bank::Bank`] serves it.
 pub fn allowances(node: NodeId, caps: AllowanceCaps) -> Arc<Allowances> {
-    let pace =
-        Pace { cycle_us: 1_000, renew_us: 200_000, election_us: 100_000, idle_us: 1_000_000, patience_us: 1_000_000 };
+    let pace = Pace {
+        cycle_us: 1_000,
+        renew_us: 200_000,
+        election_us: 100_000,
+        idle_us: 1_000_000,
+        patience_us: 1_000_000,
+        return_us: 100_000,
+    };
     Arc::new(Allowances::new(node, 1, pace, caps, Arc::new(SystemClock)))
 }
 

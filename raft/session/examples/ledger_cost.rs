@@ -12,8 +12,14 @@ use machine::{
 use session::ledger::{Ledger, Pace, Slot, Verdict, admit};
 use std::{hint::black_box, sync::Arc, time::Instant};
 
-const PACE: Pace =
-    Pace { cycle_us: 5_000, renew_us: 1_000_000, election_us: 500_000, idle_us: 500_000, patience_us: 2_000_000 };
+const PACE: Pace = Pace {
+    cycle_us: 5_000,
+    renew_us: 1_000_000,
+    election_us: 500_000,
+    idle_us: 500_000,
+    patience_us: 2_000_000,
+    return_us: 200_000,
+};
 
 fn main() {
     let number = |place: usize, otherwise: usize| std::env::args().nth(place).map_or(otherwise, |n| n.parse().unwrap());

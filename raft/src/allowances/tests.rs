@@ -8,8 +8,14 @@ use machine::{
 };
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const PACE: Pace =
-    Pace { cycle_us: 5_000, renew_us: 1_000_000, election_us: 500_000, idle_us: 500_000, patience_us: 2_000_000 };
+const PACE: Pace = Pace {
+    cycle_us: 5_000,
+    renew_us: 1_000_000,
+    election_us: 500_000,
+    idle_us: 500_000,
+    patience_us: 2_000_000,
+    return_us: 200_000,
+};
 
 const LONG: Duration = Duration::from_secs(60);
 

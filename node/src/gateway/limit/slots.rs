@@ -94,7 +94,7 @@ mod tests {
     }
 
     fn slot(subject: &[u8]) -> Arc<Slot> {
-        let pace = raft::Pace { cycle_us: 1, renew_us: 1, election_us: 1, idle_us: 1, patience_us: 1 };
+        let pace = raft::Pace { cycle_us: 1, renew_us: 1, election_us: 1, idle_us: 1, patience_us: 1, return_us: 1 };
         let allowances = Allowances::new(1, 1, pace, AllowanceCaps::default(), Arc::new(NoClock));
         let id = BucketId { limit: Name::new("l").unwrap(), subject: subject.into() };
         allowances.slot(&id, 1).unwrap()
