@@ -168,7 +168,7 @@ impl Attempt<'_> {
         match raft::admit(slice::from_ref(part), now_us) {
             Verdict::Admitted { .. } => {
                 if let Some(standing) = standings.get_mut(place) {
-                    *standing = Standing::holding(part.0.remaining(now_us));
+                    *standing = Standing::of_cluster(part.0.outlook(now_us));
                 }
                 Spent::Admitted
             }
@@ -181,7 +181,7 @@ impl Attempt<'_> {
         let now_us = self.worker.shared.clock.boot_us();
         for (place, (slot, _)) in self.limits.shared.iter().zip(parts) {
             if let Some(standing) = standings.get_mut(*place) {
-                *standing = Standing::holding(slot.remaining(now_us));
+                *standing = Standing::of_cluster(slot.outlook(now_us));
             }
         }
         match verdict {
@@ -260,7 +260,7 @@ impl Attempt<'_> {
                     let left = locals.left(limit.node.compiled.rule, &subject, now);
                     Standing { left: left.tokens, seconds: fields::seconds(left.more_us).max(1) }
                 }
-                None => Standing::holding(limit.slots.find(&subject).map_or(0, |slot| slot.remaining(now.us))),
+                None => Standing::of_cluster(limit.slots.find(&subject).map_or(0, |slot| slot.outlook(now.us))),
             };
         }
     }
@@ -318,8 +318,8 @@ impl Limited {
 }
 
 impl Standing {
-    /// Of a limit of the cluster, by what the node holds: see [`fields`].
-    const fn holding(tokens: u64) -> Self {
+    /// Of a limit of the cluster, by what the node knows: see [`fields`].
+    const fn of_cluster(tokens: u64) -> Self {
         Self { left: tokens, seconds: if tokens > 0 { 1 } else { 0 } }
     }
 }

@@ -85,6 +85,8 @@ pub struct Grant {
     pub amount: u64,
     /// How long it may be spent, in microseconds from when the request was sent.
     pub ttl_us: u64,
+    /// What was left of the bucket after this entry, for whoever wants it: what clients are told.
+    pub left: u64,
 }
 
 /// A bucket that could not give all that was waited for.

@@ -92,6 +92,7 @@ fn grant(asked: &Acquire, first: u64, amount: u64, ttl_us: u64) -> Answer {
         allowance,
         amount: if amount > 0 { amount } else { part.cost * (want.waiting + want.ahead) },
         ttl_us,
+        left: 0,
     });
     Answer { grants: grants.collect(), scarce: Vec::new() }
 }

@@ -37,6 +37,10 @@ use std::{
 const WAITING_WANTS_MAX: usize = WANTS_PER_ACQUIRE_MAX / 4 * 3;
 /// Of the reports of one request, how many at the most are of buckets that are waited for.
 const WAITING_REPORTS_MAX: usize = REPORTS_PER_ACQUIRE_MAX / 2;
+/// Bytes of one request, as far as buckets with long names count: well below what a message between nodes may have.
+const ACQUIRE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Of these, how many at the most are for what is waited for.
+const WAITING_BYTES_MAX: usize = ACQUIRE_BYTES_MAX / 4 * 3;
 /// Requests that were given up and may be answered yet.
 const GIVEN_UP_MAX: usize = 8;
 
@@ -103,6 +107,13 @@ struct Draft {
     reports: Vec<(BucketId, Spent)>,
     wants: Vec<Want>,
     asked: Vec<u64>,
+    /// What the buckets that it names take, about.
+    bytes: usize,
+}
+
+/// What naming a bucket with a few numbers takes in a request, about.
+fn bytes_of(bucket: &BucketId) -> usize {
+    bucket.limit.as_str().len().saturating_add(bucket.subject.len()).saturating_add(48)
 }
 
 impl Ledger {
@@ -265,11 +276,14 @@ impl Ledger {
         }
         let (mut asked, mut not_asked) = (Vec::new(), Vec::new());
         for (_, combination) in turns {
-            if draft.wants.len() >= WAITING_WANTS_MAX {
+            if draft.wants.len() >= WAITING_WANTS_MAX || draft.bytes >= WAITING_BYTES_MAX {
                 break;
             }
             match self.want(combination, now_us) {
                 Some(want) => {
+                    // Each bucket of it is likely to be reported, too.
+                    let bytes: usize = want.parts.iter().map(|part| bytes_of(&part.bucket)).sum();
+                    draft.bytes = draft.bytes.saturating_add(bytes.saturating_mul(2));
                     draft.wants.push(want);
                     asked.push(combination.clone());
                 }
@@ -344,8 +358,9 @@ impl Ledger {
         if is_waited_for || ahead > 0 || account.is_due(now_us, self.pace) {
             let id = account.slot.id().clone();
             if ahead > 0 {
-                has_room = draft.wants.len() < WANTS_PER_ACQUIRE_MAX;
+                has_room = draft.wants.len() < WANTS_PER_ACQUIRE_MAX && draft.bytes < ACQUIRE_BYTES_MAX;
                 if has_room {
+                    draft.bytes = draft.bytes.saturating_add(bytes_of(&id));
                     let part = Part { bucket: id.clone(), cost: 1 };
                     draft.wants.push(Want { parts: vec![part], waiting: 0, ahead });
                     draft.asked.push(number);
@@ -354,6 +369,9 @@ impl Ledger {
             }
             let reports = account.reports(now_us);
             let room = reports_max.saturating_sub(draft.reports.len());
+            let bytes = bytes_of(&id).saturating_mul(reports.len());
+            let room = if is_waited_for || draft.bytes < ACQUIRE_BYTES_MAX { room } else { 0 };
+            draft.bytes = draft.bytes.saturating_add(if is_waited_for { 0 } else { bytes });
             has_room &= reports.len() <= room;
             draft.reports.extend(reports.into_iter().take(room).map(|spent| (id.clone(), spent)));
             if has_room {
@@ -436,6 +454,7 @@ impl Ledger {
         for grant in &answer.grants {
             let Some(&number) = self.numbers.get(&grant.bucket) else { continue };
             if let Some(account) = self.accounts.get_mut(&number) {
+                account.slot.left.store(grant.left, Ordering::Relaxed);
                 account.hold(grant.allowance, grant.amount, under_way.sent_us.saturating_add(grant.ttl_us), now_us);
                 granted.push(number);
             }
@@ -444,6 +463,7 @@ impl Ledger {
             if let Some(account) = self.account_mut(&scarce.bucket)
                 && request > account.outdated_request
             {
+                account.slot.left.store(0, Ordering::Relaxed);
                 account.slot.refused_until_us.store(now_us.saturating_add(scarce.due_us), Ordering::Release);
             }
         }

@@ -47,7 +47,7 @@ fn one(allowances: &Allowances, limit: &str) -> Vec<(Arc<Slot>, u64)> {
 }
 
 fn granted(limit: &str, allowance: u64, amount: u64) -> Answer {
-    let grant = Grant { bucket: id(limit), allowance, amount, ttl_us: 2_000_000 };
+    let grant = Grant { bucket: id(limit), allowance, amount, ttl_us: 2_000_000, left: 0 };
     Answer { grants: vec![grant], scarce: Vec::new() }
 }
 

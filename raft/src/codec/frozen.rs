@@ -120,7 +120,7 @@ fn acquire() -> Acquire {
 
 fn granted() -> Answer {
     let bucket = BucketId { limit: name("plan"), subject: b"acme".as_slice().into() };
-    let grant = Grant { bucket: bucket.clone(), allowance: 70_002, amount: 504, ttl_us: 2_000_000 };
+    let grant = Grant { bucket: bucket.clone(), allowance: 70_002, amount: 504, ttl_us: 2_000_000, left: 70_004 };
     Answer { grants: vec![grant], scarce: vec![Scarce { bucket, due_us: 300_000 }] }
 }
 

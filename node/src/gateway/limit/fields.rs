@@ -5,10 +5,10 @@
 //! within two seconds, and `"plan";q=10000;w=86400` for a quota.
 //!
 //! `RateLimit` says what this node can tell without asking anybody. Of a limit with `scope: node` that is the truth. Of a
-//! limit of the cluster, `r` is what the node holds of it, which is never more than what is left, and often less: it
-//! asks for more before it runs dry. `t` then is 1, because a node asks about once a second; or 0 where it holds nothing
-//! and has not been told no, because it would ask at once. Only a refusal knows more: then `t` is when to try again, and
-//! what `Retry-After` says. Shadow limits are not shown: nobody is to slow down for them.
+//! limit of the cluster, `r` is what the node holds of it and what nobody held when the cluster last answered, about a
+//! second ago: others may have taken of that. `t` then is 1, because a node asks about once a second; or 0 where nothing
+//! is known to be left and it has not been told no, because it would ask at once. Only a refusal knows more: then `t` is
+//! when to try again, and what `Retry-After` says. Shadow limits are not shown: nobody is to slow down for them.
 
 use crate::resource::compile::CompiledLimit;
 use http::{HeaderMap, HeaderName, HeaderValue};

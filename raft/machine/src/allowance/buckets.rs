@@ -184,5 +184,6 @@ fn standing<'a>(bucket: &'a Bucket, id: &'a BucketId, acquire: &'a Acquire) -> i
         allowance: number,
         amount: allowance.granted,
         ttl_us: allowance.ttl_us,
+        left: bucket.available(),
     })
 }

@@ -98,7 +98,13 @@ pub(crate) fn windows() -> Vec<Window> {
 /// What a node is answered.
 pub(crate) fn answer() -> Answer {
     Answer {
-        grants: vec![Grant { bucket: bucket_id("burst"), allowance: 70_003, amount: 306, ttl_us: 2_000_002 }],
+        grants: vec![Grant {
+            bucket: bucket_id("burst"),
+            allowance: 70_003,
+            amount: 306,
+            ttl_us: 2_000_002,
+            left: 70_005,
+        }],
         scarce: vec![Scarce { bucket: bucket_id("plan"), due_us: 307_000 }],
     }
 }

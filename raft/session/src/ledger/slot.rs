@@ -21,6 +21,8 @@ pub struct Slot {
     pub(super) holdings: ArcSwap<Vec<Arc<Holding>>>,
     /// Until then the answer is no, from memory.
     pub(super) refused_until_us: AtomicU64,
+    /// What nobody held of the bucket when the cluster last answered.
+    pub(super) left: AtomicU64,
 }
 
 /// An allowance, as its holder spends it.
@@ -121,6 +123,7 @@ impl Slot {
             burst: AtomicU64::new(burst),
             holdings: ArcSwap::from_pointee(Vec::new()),
             refused_until_us: AtomicU64::new(0),
+            left: AtomicU64::new(0),
         }
     }
 
@@ -130,7 +133,15 @@ impl Slot {
         &self.id
     }
 
-    /// Tokens that could be spent at this instant: for the `RateLimit` header, and for people.
+    /// Tokens that are left as far as this node can tell, for the `RateLimit` header: what it holds, and what nobody held
+    /// when the cluster last answered. Others may have taken of that since, and time may have added to it.
+    #[must_use]
+    pub fn outlook(&self, now_us: u64) -> u64 {
+        let known = self.remaining(now_us).saturating_add(self.left.load(Ordering::Relaxed));
+        known.min(self.burst.load(Ordering::Relaxed))
+    }
+
+    /// Tokens that could be spent here at this instant.
     #[must_use]
     pub fn remaining(&self, now_us: u64) -> u64 {
         self.holdings.load().iter().filter(|holding| now_us < holding.deadline_us).map(|holding| holding.left()).sum()
@@ -149,7 +160,8 @@ impl Slot {
     }
 
     /// How long a request of this cost is refused from memory; `None` if it is not.
-    pub(super) fn refused_us(&self, cost: u64, now_us: u64) -> Option<u64> {
+    #[must_use]
+    pub fn refused_us(&self, cost: u64, now_us: u64) -> Option<u64> {
         let refused_us = self.refused_until_us.load(Ordering::Acquire).saturating_sub(now_us);
         (refused_us > 0 && self.remaining(now_us) < cost).then_some(refused_us)
     }

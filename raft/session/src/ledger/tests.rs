@@ -21,7 +21,7 @@ fn id(limit: &str) -> BucketId {
 }
 
 fn grant(limit: &str, allowance: u64, amount: u64) -> Grant {
-    Grant { bucket: id(limit), allowance, amount, ttl_us: 2_000_000 }
+    Grant { bucket: id(limit), allowance, amount, ttl_us: 2_000_000, left: 0 }
 }
 
 fn slots(ledger: &mut Ledger, limits: &[&str]) -> Vec<(Arc<Slot>, u64)> {
@@ -157,6 +157,7 @@ fn grant_all(asked: &Acquire, first: u64) -> Answer {
         allowance,
         amount: part.cost * (want.waiting + want.ahead),
         ttl_us: 2_000_000,
+        left: 0,
     });
     answer(grants.collect())
 }
@@ -438,7 +439,7 @@ fn workers_and_steward_at_once() {
                     allowance += 1;
                     let amount = 200 + (allowance * 7 + place as u64) % 500;
                     granted.insert(allowance, (id(name), amount));
-                    grants.push(Grant { bucket: id(name), allowance, amount, ttl_us: 400 });
+                    grants.push(Grant { bucket: id(name), allowance, amount, ttl_us: 400, left: 0 });
                 }
                 ledger.accept(acquire.request, &answer(grants), time);
             }
