@@ -107,8 +107,8 @@ fn a_follower_whose_disk_is_full() {
             })
             .collect();
         fs::write(&large, format!("policies:\n{policies}")).unwrap();
-        let ran = ctl.run_json(["apply", "--no-wait", "-f", large.to_str().unwrap()]);
-        assert_eq!(ran.code, 0, "{ran}");
+        // On a starved machine such an entry can cost a leader its heartbeats; applying a file again changes nothing more.
+        ctl.json_soon(&["apply", "--no-wait", "-f", large.to_str().unwrap()]);
     }
     let name = cluster.node(place).name.clone();
     assert!(cluster.node_mut(place).process.as_mut().unwrap().ended().is_none(), "it has stopped");
