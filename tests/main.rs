@@ -19,6 +19,7 @@ mod limits;
 mod load_balancer;
 mod membership;
 mod ops;
+mod outside_authority;
 mod request_flow;
 mod resources;
 mod restart;

@@ -206,6 +206,10 @@ pub enum OperatorsVerb {
         /// How long the certificate is good for.
         #[arg(long, value_parser = duration::parse_positive, default_value = "90d", value_name = "DURATION")]
         expires: Duration,
+        /// A certificate that the cluster's authority signed outside, for CN=NAME and OU=operator; its private key stays
+        /// where it is.
+        #[arg(long, conflicts_with = "expires", value_name = "FILE")]
+        certificate: Option<PathBuf>,
         /// The context file to write; without it, NAME.toml here.
         #[arg(long, value_name = "FILE")]
         out: Option<PathBuf>,

@@ -1,7 +1,7 @@
 //! `quoratectl operators`: who may administer. The key pair of a new operator is made here, and only its public half
-//! leaves this machine.
+//! leaves this machine; or its certificate was signed outside, and its key is not here at all.
 
-use crate::command_line::{OperatorsVerb, Role};
+use crate::command_line::OperatorsVerb;
 use crate::context::ContextFile;
 use crate::exit::Failure;
 use crate::file::{self, Aside};
@@ -11,7 +11,7 @@ use crate::written::Written;
 use crate::{duration, moment};
 use clap::ValueEnum;
 use proto::admin::operators_client::OperatorsClient;
-use proto::admin::{CreateOperatorRequest, ListOperatorsRequest, RevokeOperatorRequest};
+use proto::admin::{CreateOperatorReply, CreateOperatorRequest, ListOperatorsRequest, RevokeOperatorRequest};
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde::Serialize;
 use std::fs::{File, OpenOptions};
@@ -21,10 +21,20 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use zeroize::{Zeroize, Zeroizing};
 
+/// A certificate, and whatever a tool writes around it.
+const CERTIFICATE_BYTES_MAX: u64 = 16 * 1024;
+
 /// Does one of its verbs.
 pub async fn run(session: &Session, verb: OperatorsVerb) -> Result<Answer, Failure> {
     match verb {
-        OperatorsVerb::Create { name, role, expires, out } => create(session, name, role, expires, out).await,
+        OperatorsVerb::Create { name, role, expires, certificate, out } => {
+            let out = new_file(&name, out)?;
+            let role = role.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+            match certificate {
+                Some(certificate) => register(session, name, role, &certificate, out).await,
+                None => create(session, name, role, expires, out).await,
+            }
+        }
         OperatorsVerb::List => list(session).await,
         OperatorsVerb::Revoke { name } => {
             session.confirm(&format!("Revoke operator {name}?"))?;
@@ -44,54 +54,101 @@ struct CreatedData {
     written: Written,
 }
 
-async fn create(
-    session: &Session,
-    name: String,
-    role: Role,
-    expires: Duration,
-    out: Option<PathBuf>,
-) -> Result<Answer, Failure> {
+/// The context file to be. Before anything is asked: a certificate whose key cannot be kept would be of no use to anyone.
+fn new_file(name: &str, out: Option<PathBuf>) -> Result<(NewFile, PathBuf), Failure> {
     if out.is_none() && (name.is_empty() || name.contains(['/', '\0'])) {
         return Err(Failure::usage(format!("`{name}` is no file name"), "name the context file with --out"));
     }
     let path = out.unwrap_or_else(|| PathBuf::from(format!("{name}.toml")));
-    // Before anything is asked: a certificate whose key cannot be kept would be of no use to anyone.
-    let file = NewFile::open(&path)?;
-    let role = role.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
-    let (key, certificate_request) = key_pair(&name)?;
+    Ok((NewFile::open(&path)?, path))
+}
+
+/// An operator whose key is made here.
+async fn create(
+    session: &Session,
+    name: String,
+    role: String,
+    expires: Duration,
+    (file, path): (NewFile, PathBuf),
+) -> Result<Answer, Failure> {
+    let (key, certificate_request_pem) = key_pair(&name)?;
     let check = format!("quoratectl operators list; if {name} is there, revoke it: its key was not kept");
-    let reply = session
-        .client
-        .write(&check, async |channel, write| {
-            let request = CreateOperatorRequest {
-                write: Some(write),
-                name: name.clone(),
-                role: role.clone(),
-                certificate_request_pem: certificate_request.clone(),
-                ttl_ms: duration::millis(expires),
-            };
-            OperatorsClient::new(channel).create(request).await
-        })
-        .await?;
-    let endpoints = if reply.addresses.is_empty() { session.context.endpoints.clone() } else { reply.addresses };
-    let mut context = ContextFile {
-        cluster: session.context.cluster.clone(),
-        operator: name.clone(),
-        endpoints: endpoints.clone(),
-        ca_pem: Some(reply.authorities_pem),
-        certificate_pem: Some(reply.certificate_pem),
-        key_pem: Some(key.to_string()),
-        ..ContextFile::default()
+    let request = CreateOperatorRequest {
+        name: name.clone(),
+        role: role.clone(),
+        certificate_request_pem,
+        ttl_ms: duration::millis(expires),
+        ..CreateOperatorRequest::default()
     };
+    let reply = ask(session, &check, &request).await?;
+    let mut context = context(session, &name, &reply);
+    context.key_pem = Some(key.to_string());
     let text = toml::to_string_pretty(&context).map_err(|error| Failure::local(format!("the context: {error}")))?;
     context.key_pem.zeroize();
     file.write(Zeroizing::new(text).as_bytes())?;
+    let told = format!("Its context, with its private key: {}", path.display());
+    answer(name, role, &path, context.endpoints, reply, &told)
+}
+
+/// An operator whose certificate was signed outside, and whose key is not here.
+async fn register(
+    session: &Session,
+    name: String,
+    role: String,
+    certificate: &Path,
+    (file, path): (NewFile, PathBuf),
+) -> Result<Answer, Failure> {
+    let (certificate_pem, _) = file::read_text(certificate, CERTIFICATE_BYTES_MAX)?;
+    let request = CreateOperatorRequest {
+        name: name.clone(),
+        role: role.clone(),
+        certificate_pem,
+        ..CreateOperatorRequest::default()
+    };
+    let reply = ask(session, "quoratectl operators list", &request).await?;
+    let key = format!("{name}.key");
+    let mut context = context(session, &name, &reply);
+    context.key = Some(PathBuf::from(&key));
+    let text = toml::to_string_pretty(&context).map_err(|error| Failure::local(format!("the context: {error}")))?;
+    file.write(text.as_bytes())?;
+    let told = format!("Its context: {}; its private key belongs beside it, as {key}", path.display());
+    answer(name, role, &path, context.endpoints, reply, &told)
+}
+
+async fn ask(session: &Session, check: &str, request: &CreateOperatorRequest) -> Result<CreateOperatorReply, Failure> {
+    let call = async |channel, write| {
+        let request = CreateOperatorRequest { write: Some(write), ..request.clone() };
+        OperatorsClient::new(channel).create(request).await
+    };
+    session.client.write(check, call).await
+}
+
+/// A context without a key.
+fn context(session: &Session, name: &str, reply: &CreateOperatorReply) -> ContextFile {
+    let known = &session.context.endpoints;
+    ContextFile {
+        cluster: session.context.cluster.clone(),
+        operator: name.to_owned(),
+        endpoints: if reply.addresses.is_empty() { known } else { &reply.addresses }.clone(),
+        ca_pem: Some(reply.authorities_pem.clone()),
+        certificate_pem: Some(reply.certificate_pem.clone()),
+        ..ContextFile::default()
+    }
+}
+
+fn answer(
+    name: String,
+    role: String,
+    path: &Path,
+    endpoints: Vec<String>,
+    reply: CreateOperatorReply,
+    told: &str,
+) -> Result<Answer, Failure> {
     let written = Written::from_answer(reply.result)?;
     let people = vec![
         Block::Text(format!(
-            "Operator {name} ({role}) until {}.\nIts context, with its private key: {}",
+            "Operator {name} ({role}) until {}.\n{told}",
             moment::text_or(reply.expires_at_ms, "for ever"),
-            path.display()
         )),
         Block::Text(written.sentence()),
     ];

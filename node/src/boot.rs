@@ -139,7 +139,9 @@ pub async fn run(settings: Settings, running: Running) -> Result<(), BootError> 
             condition.has_gateway(gateway.clone());
             tracing::info!(addresses = ?gateway.addresses(), "the gateway takes requests");
             let trust = prepared.trust.clone();
-            tasks.add(tokio::spawn(signals::reload_on_hangup(settings.clone(), trust, gateway.clone())));
+            let identity = prepared.identity.clone();
+            let reloading = signals::reload_on_hangup(settings.clone(), identity, trust, gateway.clone(), SystemClock);
+            tasks.add(tokio::spawn(reloading));
             (Some(gateway), signals.ending(&raft).await)
         }
         Ok(Err(error)) => {
@@ -172,6 +174,7 @@ struct Prepared {
 /// Opens the data directory, joins if it is new and somebody said how, and reads all keys.
 async fn prepare(settings: &Settings, join: Option<&Join>) -> Result<Prepared, BootError> {
     let directory = Directory::open(settings)?;
+    directory.refuse_if_pending()?;
     let identity = match (&directory.identity, join) {
         (Some(identity), _) => identity.clone(),
         (None, Some(join)) => {
@@ -251,7 +254,7 @@ async fn begin_consensus(
     })
     .await?;
     refuse_mixed_data(&raft, directory, identity)?;
-    let registrar = Registrar::new(identity.node, identity.cluster, raft.clone(), trust.clone(), dial, SystemClock);
+    let registrar = Registrar::new(identity, raft.clone(), trust.clone(), dial, SystemClock);
     let gate = Gate::new(raft.clone(), identity.cluster);
     let address = settings.cluster.bind;
     let port = ClusterPort::serve(listener, trust.clone(), gate, routes(&raft, &registrar))
@@ -351,6 +354,13 @@ fn load_trust(directory: &Directory, identity: &Identity, clock: SystemClock) ->
     }
     let trust = Trust::load(store.clone())?;
     let ended = trust.shown()?.not_after_ms <= clock.utc_ms();
+    if ended && identity.signed_outside {
+        return Err(mixed(
+            "the node's certificate has expired: have another one signed, with `quorate certificate request` and `quorate \
+             certificate install`"
+                .to_owned(),
+        ));
+    }
     if ended && !revive(store, identity, &trust, clock)? {
         return Err(mixed(
             "its certificate has expired while the node was away, and it cannot sign another one: remove the node from \

@@ -1,4 +1,5 @@
-//! The command line of `quorate`. What the commands do is elsewhere: `init`, `enrol`, `boot`, `dev`, `config::check`, `inspect`.
+//! The command line of `quorate`. What the commands do is elsewhere: `init`, `enrol`, `boot`, `dev`, `config::check`, `inspect`,
+//! `renew`.
 
 use crate::config::{Written, value::Span};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -26,6 +27,9 @@ pub enum Command {
     Run(Box<Run>),
     /// Say whether a file of node settings, or a resource file, is in order.
     Check(Check),
+    /// Renew the node's certificate, where certificates are signed outside.
+    #[command(subcommand)]
+    Certificate(CertificateVerb),
     /// Look at backups, without a cluster.
     #[command(subcommand)]
     Snapshot(SnapshotVerb),
@@ -77,11 +81,20 @@ pub struct Init {
     #[arg(long, env = "QUORATE_INIT_TOKEN_TTL", default_value = "1h", value_name = "TIME")]
     pub token_ttl: Span,
     /// The certificate of an authority to use instead of a new one; it must be self-signed, and its own.
-    #[arg(long, env = "QUORATE_INIT_CA_CERTIFICATE", requires = "ca_key", value_name = "FILE")]
+    #[arg(long, env = "QUORATE_INIT_CA_CERTIFICATE", requires = "signing", value_name = "FILE")]
     pub ca_certificate: Option<PathBuf>,
     /// The private key of that authority.
-    #[arg(long, env = "QUORATE_INIT_CA_KEY", requires = "ca_certificate", value_name = "FILE")]
+    #[arg(long, env = "QUORATE_INIT_CA_KEY", requires = "ca_certificate", group = "signing", value_name = "FILE")]
     pub ca_key: Option<PathBuf>,
+    /// Have certificates signed outside, so that no node holds that key: writes the requests to sign into this folder.
+    #[arg(long, requires = "ca_certificate", group = "signing", value_name = "FOLDER")]
+    pub csr_out: Option<PathBuf>,
+    /// The node's certificate, by its request: the second step after --csr-out.
+    #[arg(long, requires = "operator_certificate", conflicts_with = "csr_out", value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
+    /// The first operator's certificate, by its request.
+    #[arg(long, requires = "certificate", value_name = "FILE")]
+    pub operator_certificate: Option<PathBuf>,
     /// What to print.
     #[arg(short, long, default_value = "text", value_name = "text|json")]
     pub output: Output,
@@ -99,6 +112,12 @@ pub struct Join {
     /// How to join.
     #[command(flatten)]
     pub joining: Joining,
+    /// Where certificates are signed outside: get a number in the cluster, and write the request to sign into this file.
+    #[arg(long, value_name = "FILE")]
+    pub csr_out: Option<PathBuf>,
+    /// The certificate, by that request: the second step after --csr-out.
+    #[arg(long, conflicts_with = "csr_out", value_name = "FILE")]
+    pub certificate: Option<PathBuf>,
     /// What to print.
     #[arg(short, long, default_value = "text", value_name = "text|json")]
     pub output: Output,
@@ -149,6 +168,35 @@ pub struct Run {
 pub struct Check {
     /// Node settings (TOML) or a resource file (YAML or JSON).
     pub file: PathBuf,
+}
+
+/// `quorate certificate`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum CertificateVerb {
+    /// Make a new key and write the request to sign it. The node goes on with the certificate that it has.
+    Request {
+        /// Where to write the request.
+        #[arg(long, value_name = "FILE")]
+        csr_out: PathBuf,
+        /// A file of node settings.
+        #[arg(long, env = "QUORATE_CONFIG", value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Settings of the node.
+        #[command(flatten)]
+        settings: Box<Written>,
+    },
+    /// Check the certificate that was signed and put it into the data directory. SIGHUP makes a running node use it.
+    Install {
+        /// The certificate.
+        #[arg(long, value_name = "FILE")]
+        certificate: PathBuf,
+        /// A file of node settings.
+        #[arg(long, env = "QUORATE_CONFIG", value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Settings of the node.
+        #[command(flatten)]
+        settings: Box<Written>,
+    },
 }
 
 /// `quorate snapshot`.

@@ -5,7 +5,8 @@ use crate::{
     config::Settings,
     pki::{
         PkiError,
-        identity::Identity,
+        identity::{Identity, Origin},
+        pending::Pending,
         store::{Permissions, Store, remove, write},
     },
 };
@@ -72,6 +73,44 @@ impl Directory {
             });
         }
         Ok(Self { data, store, identity })
+    }
+
+    /// Refuses to make anything else of a directory that waits for certificates from outside.
+    ///
+    /// # Errors
+    /// [`DirectoryError::NotOurs`] if it does.
+    pub fn refuse_if_pending(&self) -> Result<(), DirectoryError> {
+        self.pending()?.map_or(Ok(()), |pending| Err(self.waits(&pending)))
+    }
+
+    /// What waits here for certificates from outside; nothing in a directory that is whole.
+    ///
+    /// # Errors
+    /// The file cannot be read or is damaged.
+    pub fn pending(&self) -> Result<Option<Pending>, PkiError> {
+        if self.identity.is_some() {
+            // Whoever made it whole was interrupted at the very end.
+            self.store.forget_pending()?;
+            return Ok(None);
+        }
+        Pending::load(&self.store)
+    }
+
+    /// What to do about what waits.
+    #[must_use]
+    pub fn waits(&self, pending: &Pending) -> DirectoryError {
+        let how = match pending.identity.origin {
+            Origin::Init => "quorate init --certificate FILE --operator-certificate FILE",
+            Origin::Join => "quorate join --certificate FILE",
+        };
+        DirectoryError::NotOurs {
+            folder: self.path().to_owned(),
+            message: format!(
+                "it waits for the certificate of node {} of cluster {}: give it with `{how}`, or use another data_dir",
+                pending.identity.node,
+                hex::encode(pending.identity.cluster)
+            ),
+        }
     }
 
     /// The folder.

@@ -15,6 +15,7 @@ use crate::{
     pki::{
         PkiError,
         authority::{Authority, Signed},
+        identity::Identity,
         trust::{Trust, authorities_from_pem},
     },
 };
@@ -48,6 +49,8 @@ pub struct Registrar {
     pub node: NodeId,
     /// Its cluster.
     pub cluster: [u8; 16],
+    /// Whether the cluster's certificates are signed outside: then nobody in it can sign.
+    pub signed_outside: bool,
     raft: raft::Handle,
     trust: Trust,
     dial: raft::Dial,
@@ -65,6 +68,12 @@ pub enum SignError {
     /// No member that holds the key could be asked.
     #[error("no reachable node holds the key of the cluster's authority: {0}")]
     Unreachable(String),
+    /// Nobody in this cluster signs.
+    #[error("the certificates of this cluster are signed outside: no node holds the key of its authority")]
+    SignedOutside {
+        /// What to do instead.
+        instead: String,
+    },
     /// This node's own keys are no good.
     #[error(transparent)]
     Pki(PkiError),
@@ -82,15 +91,9 @@ impl From<PkiError> for SignError {
 impl Registrar {
     /// The registrar of a running node.
     #[must_use]
-    pub fn new(
-        node: NodeId,
-        cluster: [u8; 16],
-        raft: raft::Handle,
-        trust: Trust,
-        dial: raft::Dial,
-        clock: SystemClock,
-    ) -> Self {
-        Self { node, cluster, raft, trust, dial, clock, held: Arc::default() }
+    pub fn new(identity: &Identity, raft: raft::Handle, trust: Trust, dial: raft::Dial, clock: SystemClock) -> Self {
+        let Identity { node, cluster, signed_outside, .. } = *identity;
+        Self { node, cluster, signed_outside, raft, trust, dial, clock, held: Arc::default() }
     }
 
     /// The raft that it reads the registry from.
@@ -177,6 +180,13 @@ impl Registrar {
     /// # Errors
     /// [`SignError`].
     pub async fn sign_operator(&self, request_pem: &str, name: &Name, life: Duration) -> Result<Signed, SignError> {
+        if self.signed_outside {
+            let instead = format!(
+                "have a certificate for CN={name}, OU=operator signed there, and give it with `quoratectl operators create \
+                 {name} --certificate FILE`"
+            );
+            return Err(SignError::SignedOutside { instead });
+        }
         let view = self.raft.view();
         if let Some(authority) = self.active(&view)? {
             return Ok(authority.sign_operator(request_pem, name, life, self.now_ms())?);
@@ -201,6 +211,7 @@ impl Registrar {
     /// # Errors
     /// [`SignError`].
     pub async fn prepare_authority(&self) -> Result<String, SignError> {
+        self.refuse_if_signed_outside()?;
         let view = self.raft.view();
         if let Some(active) = self.active(&view)? {
             let next = self.hold(active.create_next(self.cluster, self.now_ms())?)?;
@@ -212,6 +223,19 @@ impl Registrar {
             })
         })
         .await
+    }
+
+    /// Refuses what is only for clusters that have an authority's key.
+    ///
+    /// # Errors
+    /// [`SignError::SignedOutside`].
+    pub fn refuse_if_signed_outside(&self) -> Result<(), SignError> {
+        if !self.signed_outside {
+            return Ok(());
+        }
+        let instead = "there is no key to exchange; a node's certificate is renewed on the node, with `quorate certificate \
+                       request` and `quorate certificate install`";
+        Err(SignError::SignedOutside { instead: instead.to_owned() })
     }
 
     /// Fetches the key of an authority from a member that holds it, unless it is here.

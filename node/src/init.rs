@@ -1,6 +1,10 @@
 //! `quorate init`: prepares the data directory of a new cluster's first node. Nothing runs yet: the cluster begins when
 //! the node is run, with the first entry that is written here. `node.json` is written last, so a directory is either
 //! new or whole.
+//!
+//! - `outside`: the two steps of a cluster whose certificates are signed outside.
+
+pub mod outside;
 
 use crate::{
     clock::SystemClock,
@@ -11,7 +15,7 @@ use crate::{
     join::config_flag,
     pki::{
         OPERATOR_LIFE, PkiError,
-        authority::{self, Authority},
+        authority::{self, Authority, Signed},
         identity::{Identity, Origin},
         random, sha256,
         store::{Permissions, private_folder, write},
@@ -50,6 +54,8 @@ pub struct Prepared {
     pub token: Option<Zeroizing<String>>,
     /// When it ends.
     pub token_not_after_ms: u64,
+    /// Whether certificates are signed outside.
+    pub signed_outside: bool,
 }
 
 impl NewCluster {
@@ -102,6 +108,17 @@ impl Prepared {
             )
         });
         match &self.token {
+            Some(token) if self.signed_outside => format!(
+                "A new cluster is prepared in {folder}: cluster {cluster}, node {FIRST_NODE} ({name}); its certificates are \
+                 signed outside\n{context}\nStart its first node:\n\n  quorate run{config}\n\n\
+                 Then, on the second node (the token works once, until it expires):\n\n  \
+                 quorate join --config node.toml --peer {address} --token {token} --csr-out node.csr\n  \
+                 (have node.csr signed)\n  \
+                 quorate join --config node.toml --certificate node.pem\n  quorate run --config node.toml\n\n\
+                 A token for each further node: quoratectl cluster join-token\n",
+                name = settings.name,
+                token = token.as_str(),
+            ),
             Some(token) => format!(
                 "A new cluster is prepared in {folder}: cluster {cluster}, node {FIRST_NODE} ({name})\n{context}\n\
                  Start its first node:\n\n  quorate run{config}\n\n\
@@ -144,11 +161,9 @@ pub fn init(settings: &Settings, new: &NewCluster, clock: SystemClock) -> Result
     if let Some(identity) = &directory.identity {
         return already(&directory, identity);
     }
+    directory.refuse_if_pending()?;
     let now_ms = clock.utc_ms();
-    let token_ms = u64::try_from(new.token_life.as_millis()).unwrap_or(u64::MAX);
-    if token_ms == 0 || token_ms > TOKEN_LIFE_MAX_MS {
-        return Err(InitError::Request("a join token lasts between 1 second and 30 days".to_owned()));
-    }
+    let token_ms = token_life_ms(new)?;
     let cluster: [u8; 16] = random()?;
     let authority = match &new.authority {
         Some((certificate, key)) => authority_from_files(certificate, key)?,
@@ -159,41 +174,92 @@ pub fn init(settings: &Settings, new: &NewCluster, clock: SystemClock) -> Result
     let node = authority.sign_node(&node_request, cluster, FIRST_NODE, now_ms)?;
     let (operator_key, operator_request) = authority::request()?;
     let operator = authority.sign_operator(&operator_request, &new.operator, OPERATOR_LIFE, now_ms)?;
-    let token = JoinToken::create(authority.sha256())?;
-    let token_not_after_ms = now_ms.saturating_add(token_ms);
-
     directory.store.save_authority(&authority)?;
-    directory.store.save_authorities(authority.certificates_pem())?;
-    directory.store.save_node(&node_key, &node.pem)?;
+    establish(
+        &directory,
+        settings,
+        new,
+        &Beginning {
+            identity: Identity::new(cluster, FIRST_NODE, settings.name.clone(), Origin::Init, Vec::new()),
+            authority_sha256: authority.sha256(),
+            authorities_pem: authority.certificates_pem(),
+            node_pem: &node.pem,
+            node_key: &node_key,
+            operator: &new.operator,
+            operator_key: &operator_key,
+            operator_certificate: &operator,
+            token_not_after_ms: now_ms.saturating_add(token_ms),
+        },
+    )
+}
+
+/// All that a new cluster begins with.
+struct Beginning<'a> {
+    identity: Identity,
+    authority_sha256: [u8; 32],
+    authorities_pem: &'a str,
+    node_pem: &'a str,
+    node_key: &'a str,
+    operator: &'a Name,
+    operator_key: &'a str,
+    operator_certificate: &'a Signed,
+    token_not_after_ms: u64,
+}
+
+/// Writes the directory; `node.json` last.
+fn establish(
+    directory: &Directory,
+    settings: &Settings,
+    new: &NewCluster,
+    beginning: &Beginning<'_>,
+) -> Result<Prepared, InitError> {
+    let cluster = beginning.identity.cluster;
+    let token_not_after_ms = beginning.token_not_after_ms;
+    let token = JoinToken::create(beginning.authority_sha256)?;
+    directory.store.save_authorities(beginning.authorities_pem)?;
+    directory.store.save_node(beginning.node_key, beginning.node_pem)?;
     let context_dir = new.context_dir.clone().unwrap_or_else(|| directory.path().join("operator"));
     let context_dir = std::path::absolute(&context_dir).unwrap_or(context_dir);
     let context = write_context(
         &context_dir,
         &Context {
             cluster,
-            operator: &new.operator,
+            operator: beginning.operator,
             endpoint: &settings.cluster.advertise,
-            ca_pem: authority.certificates_pem(),
-            certificate_pem: &operator.pem,
-            key_pem: &operator_key,
+            ca_pem: beginning.authorities_pem,
+            certificate_pem: &beginning.operator_certificate.pem,
+            key_pem: beginning.operator_key,
         },
     )?;
     directory.save_first_entry(&Initialize {
         cluster,
         feature_level: machine::FEATURE_LEVEL_MAX,
         settings: machine::settings::Settings { voters: settings.voters, ..machine::settings::Settings::default() },
-        authority_sha256: authority.sha256(),
-        authority_pem: authority.certificates_pem().to_owned(),
+        authority_sha256: beginning.authority_sha256,
+        authority_pem: beginning.authorities_pem.to_owned(),
         member: member_spec(settings),
-        operator: new.operator.clone(),
-        operator_certificate_sha256: operator.sha256,
-        operator_not_after: Wall(operator.not_after_ms),
+        operator: beginning.operator.clone(),
+        operator_certificate_sha256: beginning.operator_certificate.sha256,
+        operator_not_after: Wall(beginning.operator_certificate.not_after_ms),
         join_token_hash: token.hash(),
         join_token_not_after: Wall(token_not_after_ms),
     })?;
-    Identity::new(cluster, FIRST_NODE, settings.name.clone(), Origin::Init, Vec::new())
-        .save(&directory.data.identity())?;
-    Ok(Prepared { cluster, context: Some(context), token: Some(token.text()), token_not_after_ms })
+    beginning.identity.save(&directory.data.identity())?;
+    Ok(Prepared {
+        cluster,
+        context: Some(context),
+        token: Some(token.text()),
+        token_not_after_ms,
+        signed_outside: beginning.identity.signed_outside,
+    })
+}
+
+fn token_life_ms(new: &NewCluster) -> Result<u64, InitError> {
+    let token_ms = u64::try_from(new.token_life.as_millis()).unwrap_or(u64::MAX);
+    if token_ms == 0 || token_ms > TOKEN_LIFE_MAX_MS {
+        return Err(InitError::Request("a join token lasts between 1 second and 30 days".to_owned()));
+    }
+    Ok(token_ms)
 }
 
 /// The number of a cluster's first member.
@@ -216,6 +282,7 @@ fn already(directory: &Directory, identity: &Identity) -> Result<Prepared, InitE
         context: context.exists().then_some(context),
         token: None,
         token_not_after_ms: 0,
+        signed_outside: identity.signed_outside,
     })
 }
 

@@ -1,5 +1,5 @@
 //! `quorate join`: prepares the data directory of a node that joins a cluster. A directory that has joined already stays
-//! as it is.
+//! as it is. Where certificates are signed outside, it takes two steps: a number and a request to sign, then the certificate.
 
 use crate::{
     clock::SystemClock,
@@ -60,6 +60,8 @@ pub struct Joined {
     pub identity: Identity,
     /// Whether it was a member before.
     pub already: bool,
+    /// The request to sign, if its certificate is to come from outside.
+    pub request: Option<PathBuf>,
 }
 
 /// How a node wants to join; `None` if nothing was said about it.
@@ -88,15 +90,88 @@ pub fn wish(joining: Joining) -> Result<Option<Join>, JoinCommandError> {
 /// # Errors
 /// [`JoinCommandError`].
 pub async fn join(settings: &Settings, joining: Joining, clock: SystemClock) -> Result<Joined, JoinCommandError> {
-    let join = wish(joining)?.ok_or_else(|| {
-        JoinCommandError::Request("a join token is needed: --token, --token-file or QUORATE_JOIN_TOKEN".to_owned())
-    })?;
+    let join = needed(joining)?;
     let directory = Directory::open(settings)?;
     if let Some(identity) = &directory.identity {
         return already(&directory, identity, &join);
     }
+    directory.refuse_if_pending()?;
     let identity = newcomer::join(settings, &directory.store, &directory.data.identity(), &join, clock).await?;
-    Ok(Joined { identity, already: false })
+    Ok(Joined { identity, already: false, request: None })
+}
+
+/// Gets a number in a cluster whose certificates are signed outside, and writes the request to sign into this file. Done
+/// again with the same token, it writes the same request.
+///
+/// # Errors
+/// [`JoinCommandError`].
+pub async fn request(
+    settings: &Settings,
+    joining: Joining,
+    file: &Path,
+    clock: SystemClock,
+) -> Result<Joined, JoinCommandError> {
+    let join = needed(joining)?;
+    let directory = Directory::open(settings)?;
+    if let Some(identity) = &directory.identity {
+        return already(&directory, identity, &join);
+    }
+    let pending = match directory.pending()? {
+        Some(pending) if pending.token_hash == Some(hex::encode(join.token.hash())) => pending,
+        Some(pending) => return Err(directory.waits(&pending).into()),
+        None => newcomer::reserve(settings, &directory.store, &join, clock).await?,
+    };
+    pending.write_request(file)?;
+    Ok(Joined { identity: pending.identity.clone(), already: false, request: Some(file.to_owned()) })
+}
+
+/// Makes the directory whole with the certificate that was requested.
+///
+/// # Errors
+/// [`JoinCommandError`]; the directory stays as it was.
+pub fn finish(settings: &Settings, certificate: &Path, clock: SystemClock) -> Result<Joined, JoinCommandError> {
+    let directory = Directory::open(settings)?;
+    let folder = directory.path().display();
+    match &directory.identity {
+        Some(identity) if identity.origin == Origin::Join && identity.signed_outside => {
+            return Ok(Joined { identity: identity.clone(), already: true, request: None });
+        }
+        Some(identity) => {
+            return Err(JoinCommandError::Request(format!(
+                "{folder}: this is node {} already, and no join waits for a certificate here",
+                identity.node
+            )));
+        }
+        None => {}
+    }
+    let Some(pending) = directory.pending()? else {
+        return Err(JoinCommandError::Request(format!(
+            "{folder}: no certificate was requested here yet: begin with `quorate join --peer HOST:PORT --token TOKEN \
+             --csr-out FILE`"
+        )));
+    };
+    if pending.identity.origin != Origin::Join {
+        return Err(directory.waits(&pending).into());
+    }
+    if pending.identity.name != settings.name {
+        return Err(JoinCommandError::Request(format!(
+            "{folder}: it joined with the name {}, and the settings say {}",
+            pending.identity.name, settings.name
+        )));
+    }
+    let authorities_pem = &pending.authorities_pem;
+    let signed = pending.holder().take_file(certificate, Some(pending.key_pem()), authorities_pem, clock.utc_ms())?;
+    directory.store.save_authorities(authorities_pem)?;
+    directory.store.save_node(pending.key_pem(), &signed.pem)?;
+    pending.identity.save(&directory.data.identity())?;
+    directory.store.forget_pending()?;
+    Ok(Joined { identity: pending.identity.clone(), already: false, request: None })
+}
+
+fn needed(joining: Joining) -> Result<Join, JoinCommandError> {
+    wish(joining)?.ok_or_else(|| {
+        JoinCommandError::Request("a join token is needed: --token, --token-file or QUORATE_JOIN_TOKEN".to_owned())
+    })
 }
 
 fn already(directory: &Directory, identity: &Identity, join: &Join) -> Result<Joined, JoinCommandError> {
@@ -117,7 +192,7 @@ fn already(directory: &Directory, identity: &Identity, join: &Join) -> Result<Jo
             "it belongs to {who}, and the join token is of another cluster: use another data_dir"
         )));
     }
-    Ok(Joined { identity: identity.clone(), already: true })
+    Ok(Joined { identity: identity.clone(), already: true, request: None })
 }
 
 fn read_token(file: PathBuf) -> Result<Zeroizing<String>, JoinCommandError> {
@@ -133,8 +208,8 @@ impl Joined {
     #[must_use]
     pub fn report(&self, settings: &Settings, config: Option<&Path>, output: Output) -> String {
         let (id, cluster) = (self.identity.node, hex::encode(self.identity.cluster));
-        match output {
-            Output::Json => format!(
+        match (output, &self.request) {
+            (Output::Json, _) => format!(
                 "{}\n",
                 serde_json::json!({
                     "cluster": cluster,
@@ -142,9 +217,18 @@ impl Joined {
                     "name": self.identity.name.as_str(),
                     "data_dir": settings.data_dir,
                     "already": self.already,
+                    "certificate_request": self.request,
                 })
             ),
-            Output::Text => {
+            (Output::Text, Some(request)) => format!(
+                "This is to be node {id} ({name}) of cluster {cluster}.\n\n\
+                 Have this signed by the cluster's authority, with the subject, names and usages that it asks for:\n\n  \
+                 {request}\n\nThen:\n\n  quorate join{config} --certificate node.pem\n",
+                name = self.identity.name,
+                request = request.display(),
+                config = config_flag(config),
+            ),
+            (Output::Text, None) => {
                 let how = if self.already { "is already" } else { "is now" };
                 format!(
                     "This {how} node {id} ({name}) of cluster {cluster}; its data are in {folder}\n\n  quorate run{config}\n",

@@ -19,4 +19,5 @@ pub mod listen;
 pub mod logging;
 pub mod ops;
 pub mod pki;
+pub mod renew;
 pub mod resource;

@@ -4,9 +4,9 @@ use clap::Parser;
 use quorate::{
     boot,
     clock::SystemClock,
-    command_line::{Command, CommandLine, SnapshotVerb},
+    command_line::{CertificateVerb, Command, CommandLine, Init, SnapshotVerb},
     config::{self, check},
-    dev, init, inspect, join, logging,
+    dev, init, inspect, join, logging, renew,
 };
 use std::{io::Write, process::ExitCode};
 
@@ -29,21 +29,15 @@ fn perform(command: Command) -> anyhow::Result<()> {
     let clock = SystemClock;
     match command {
         Command::Dev(options) => runtime()?.block_on(dev::run(&options))?,
-        Command::Init(options) => {
-            let settings = config::load(options.config.as_deref(), options.settings)?;
-            let new = init::NewCluster::from_options(
-                &options.operator,
-                options.context_dir,
-                options.token_ttl,
-                options.ca_certificate.zip(options.ca_key),
-            )?;
-            let prepared = init::init(&settings, &new, clock)?;
-            print(&prepared.report(&settings, options.config.as_deref(), options.output))?;
-        }
+        Command::Init(options) => print(&begin(*options, clock)?)?,
         Command::Join(options) => {
             let settings = config::load(options.config.as_deref(), options.settings)?;
             logging::start(&settings.log);
-            let joined = runtime()?.block_on(join::join(&settings, options.joining, clock))?;
+            let joined = match (options.certificate, options.csr_out) {
+                (Some(certificate), _) => join::finish(&settings, &certificate, clock)?,
+                (None, Some(file)) => runtime()?.block_on(join::request(&settings, options.joining, &file, clock))?,
+                (None, None) => runtime()?.block_on(join::join(&settings, options.joining, clock))?,
+            };
             print(&joined.report(&settings, options.config.as_deref(), options.output))?;
         }
         Command::Run(options) => {
@@ -61,9 +55,34 @@ fn perform(command: Command) -> anyhow::Result<()> {
             Ok(checked) => print(&format!("{}: {checked}\n", options.file.display()))?,
             Err(wrong) => anyhow::bail!("{wrong}"),
         },
+        Command::Certificate(CertificateVerb::Request { csr_out, config, settings }) => {
+            let settings = config::load(config.as_deref(), *settings)?;
+            print(&renew::request(&settings, config.as_deref(), &csr_out)?)?;
+        }
+        Command::Certificate(CertificateVerb::Install { certificate, config, settings }) => {
+            let settings = config::load(config.as_deref(), *settings)?;
+            print(&renew::install(&settings, &certificate, clock)?)?;
+        }
         Command::Snapshot(SnapshotVerb::Inspect { file, output }) => print(&inspect::report(&file, output)?)?,
     }
     Ok(())
+}
+
+/// `quorate init`, by whoever signs.
+fn begin(options: Init, clock: SystemClock) -> anyhow::Result<String> {
+    let config = options.config.as_deref();
+    let settings = config::load(config, options.settings)?;
+    let inside = options.ca_certificate.clone().zip(options.ca_key);
+    let new = init::NewCluster::from_options(&options.operator, options.context_dir, options.token_ttl, inside)?;
+    if let Some((authority, folder)) = options.ca_certificate.zip(options.csr_out) {
+        let begun = init::outside::request(&settings, &new, &authority, &folder, clock)?;
+        return Ok(begun.report(&settings, config, options.output));
+    }
+    let prepared = match options.certificate.zip(options.operator_certificate) {
+        Some((node, operator)) => init::outside::finish(&settings, &new, &node, &operator, clock)?,
+        None => init::init(&settings, &new, clock)?,
+    };
+    Ok(prepared.report(&settings, config, options.output))
 }
 
 /// The control plane's threads. The data plane brings its own, so these few never wait behind requests.

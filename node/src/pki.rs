@@ -1,6 +1,7 @@
 //! The cluster's certificates: who may speak on the cluster port, and how that is proved.
 //!
-//! Every cluster has its own authority, made by `init`. It signs nodes and operators, and nobody else trusts it. What a
+//! Every cluster has its own authority, made by `init` or given to it. It signs nodes and operators, and nobody else
+//! trusts it; its key may be outside, so that nobody in the cluster can sign. What a
 //! caller may do does not follow from the signature alone: a node must be a member, an operator's certificate must be
 //! the very one that the registry names. Certificates of the HTTPS gateway listener are not here; they are the
 //! operator's own.
@@ -8,6 +9,8 @@
 //! - `authority`: makes authorities and signs with them.
 //! - `certificate`: reads who a certificate speaks for.
 //! - `identity`: what a data directory says of the node it belongs to.
+//! - `outside`: requests for certificates that are signed outside, and the checks of what comes back.
+//! - `pending`: a node that waits for its certificate from outside.
 //! - `store`: the files.
 //! - `token`: join tokens.
 //! - `trust`: the TLS settings in force, exchanged while connections are served.
@@ -17,6 +20,8 @@
 pub mod authority;
 pub mod certificate;
 pub mod identity;
+pub mod outside;
+pub mod pending;
 pub mod pinned;
 pub mod renewal;
 pub mod store;

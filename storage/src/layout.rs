@@ -73,12 +73,12 @@ impl DataDir {
 
     /// Keys and certificates.
     pub fn pki(&self) -> PathBuf {
-        self.path.join("pki")
+        pki(&self.path)
     }
 
     /// The node's identity.
     pub fn identity(&self) -> PathBuf {
-        self.path.join("node.json")
+        identity(&self.path)
     }
 
     /// Bytes that can still be written here.
@@ -109,6 +109,16 @@ impl DataDir {
         std::fs::rename(&aside, file).map_err(io("rename"))?;
         sync_dir(&self.path)
     }
+}
+
+/// Where a data directory has keys and certificates: for whoever looks at one that it does not own.
+pub fn pki(dir: &Path) -> PathBuf {
+    dir.join("pki")
+}
+
+/// Where a data directory has the node's identity: for whoever looks at one that it does not own.
+pub fn identity(dir: &Path) -> PathBuf {
+    dir.join("node.json")
 }
 
 /// Bytes that an unprivileged process can still write to the file system of this directory.

@@ -34,6 +34,7 @@ impl Ca for Admin {
     async fn rotate(&self, request: Request<CaRotateRequest>) -> Result<Response<CaRotateReply>, Status> {
         let caller = caller(&request)?;
         let write = Write::new(request.into_inner().write)?;
+        self.registrar.refuse_if_signed_outside().map_err(Problem::from)?;
         let before = self.read().await?;
         if in_phase(&before, Phase::Incoming).is_none() && in_phase(&before, Phase::Retiring).is_some() {
             let command = Command::SetAuthorityPhase { sha256: NOBODY, phase: Phase::Active };

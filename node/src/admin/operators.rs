@@ -1,12 +1,13 @@
-//! Who may administer. The client makes the key pair; here its certificate is signed and made known.
+//! Who may administer. The client makes the key pair; here its certificate is signed, or looked at if it was signed
+//! outside, and made known.
 
 use super::{Admin, caller, cluster::now, name, problem::Problem, write::Write};
 use crate::{
-    enrol::{Registrar, others},
-    pki::{OPERATOR_LIFE, OPERATOR_LIFE_MAX},
+    enrol::{Registrar, authorities_pem, others},
+    pki::{OPERATOR_LIFE, OPERATOR_LIFE_MAX, PEM_BYTES_MAX, authority::Signed, outside::Holder},
 };
 use machine::{
-    Command, Registry, Wall,
+    Command, Name, Registry, Wall,
     operator::{Operator, Role},
 };
 use proto::admin::{
@@ -20,8 +21,8 @@ use tonic::{Request, Response, Status};
 impl Operators for Admin {
     async fn create(&self, request: Request<CreateOperatorRequest>) -> Result<Response<CreateOperatorReply>, Status> {
         let caller = caller(&request)?;
-        let request = request.into_inner();
-        let write = Write::new(request.write)?;
+        let mut request = request.into_inner();
+        let write = Write::new(request.write.take())?;
         let name = name(&request.name)?;
         let role = match request.role.as_str() {
             "viewer" => Role::Viewer,
@@ -33,15 +34,11 @@ impl Operators for Admin {
                 );
             }
         };
-        let life = match request.ttl_ms {
-            0 => OPERATOR_LIFE,
-            ttl_ms => Duration::from_millis(ttl_ms),
+        let signed = if request.certificate_pem.is_empty() {
+            self.signed_here(&request, &name).await?
+        } else {
+            self.signed_outside(&request.certificate_pem, &name).await?
         };
-        if life > OPERATOR_LIFE_MAX || life < Duration::from_secs(1) {
-            return Err(Problem::invalid("an operator's certificate lasts between a second and five years").into());
-        }
-        let signed =
-            self.registrar.sign_operator(&request.certificate_request_pem, &name, life).await.map_err(Problem::from)?;
         let command = Command::CreateOperator {
             name: name.clone(),
             role,
@@ -101,6 +98,31 @@ impl Operators for Admin {
     }
 }
 
+impl Admin {
+    /// The certificate of a new operator, by its request.
+    async fn signed_here(&self, request: &CreateOperatorRequest, name: &Name) -> Result<Signed, Problem> {
+        let life = match request.ttl_ms {
+            0 => OPERATOR_LIFE,
+            ttl_ms => Duration::from_millis(ttl_ms),
+        };
+        if life > OPERATOR_LIFE_MAX || life < Duration::from_secs(1) {
+            return Err(Problem::invalid("an operator's certificate lasts between a second and five years"));
+        }
+        Ok(self.registrar.sign_operator(&request.certificate_request_pem, name, life).await?)
+    }
+
+    /// The certificate of a new operator that was signed elsewhere, by an authority that the cluster trusts.
+    async fn signed_outside(&self, certificate_pem: &str, name: &Name) -> Result<Signed, Problem> {
+        if certificate_pem.len() > PEM_BYTES_MAX {
+            return Err(Problem::invalid("the certificate is too large"));
+        }
+        let view = Self::read(self).await?;
+        Holder::Operator(name)
+            .take(certificate_pem, None, &authorities_pem(&view), self.registrar.now_ms())
+            .map_err(|error| Problem::invalid(format!("the certificate of operator {name} is of no use: {error}")))
+    }
+}
+
 /// When the last certificate of an admin ends, of those that were not revoked: from then on nobody can administer.
 pub(crate) fn admins_end(registry: &Registry) -> Option<Wall> {
     let admins = registry.operators.values().filter(|operator| operator.role == Role::Admin);
@@ -121,7 +143,6 @@ fn state(operator: &Operator, now: Wall) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use machine::Name;
     use std::sync::Arc;
 
     #[test]

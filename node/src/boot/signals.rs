@@ -1,7 +1,12 @@
 //! What ends a node, and what makes it read its certificates again.
 
 use super::gateway_settings::load_certificates;
-use crate::{config::Settings, gateway, pki::trust::Trust};
+use crate::{
+    clock::SystemClock,
+    config::Settings,
+    gateway,
+    pki::{PkiError, identity::Identity, outside::Holder, trust::Trust},
+};
 use std::{io, time::Duration};
 use tokio::{
     io::AsyncReadExt,
@@ -79,7 +84,13 @@ async fn removal(raft: &raft::Handle) {
 }
 
 /// Reads certificates again on each SIGHUP, and opens the access log anew.
-pub(super) async fn reload_on_hangup(settings: Settings, trust: Trust, gateway: gateway::Handle) {
+pub(super) async fn reload_on_hangup(
+    settings: Settings,
+    identity: Identity,
+    trust: Trust,
+    gateway: gateway::Handle,
+    clock: SystemClock,
+) {
     let mut hangup = match signal(SignalKind::hangup()) {
         Ok(hangup) => hangup,
         Err(error) => {
@@ -88,8 +99,9 @@ pub(super) async fn reload_on_hangup(settings: Settings, trust: Trust, gateway: 
         }
     };
     while hangup.recv().await.is_some() {
-        if let Err(error) = trust.reload() {
-            tracing::error!(%error, "the node's certificate stays as it was");
+        match reload_own(&identity, &trust, clock) {
+            Ok(()) => tracing::info!("the node's certificate has been read again"),
+            Err(error) => tracing::error!(%error, "the node's certificate stays as it was"),
         }
         match load_certificates(&settings) {
             Ok(Some(certificates)) => match gateway.reload_certificates(certificates) {
@@ -101,4 +113,14 @@ pub(super) async fn reload_on_hangup(settings: Settings, trust: Trust, gateway: 
         }
         gateway.reopen_access_log();
     }
+}
+
+/// Reads the node's own certificate again, and takes it if peers will.
+fn reload_own(identity: &Identity, trust: &Trust, clock: SystemClock) -> Result<(), PkiError> {
+    let holder = Holder::Node { cluster: &identity.cluster, id: identity.node };
+    trust.reload(|node, authorities| {
+        holder.check(&node.leaf, Some(&node.key), authorities, clock.utc_ms()).map(drop).map_err(|error| {
+            PkiError::Certificate(format!("the certificate in the data directory cannot be used: {error}"))
+        })
+    })
 }

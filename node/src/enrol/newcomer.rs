@@ -11,6 +11,7 @@ use crate::{
         PkiError, authority,
         certificate::{Speaker, is_signed_by, read_all, speaker},
         identity::{Identity, Origin, Peer},
+        pending::Pending,
         random,
         store::Store,
         token::JoinToken,
@@ -92,6 +93,43 @@ pub async fn join(
     join: &Join,
     clock: SystemClock,
 ) -> Result<Identity, JoinError> {
+    let (begun, reply) = admission(settings, store, join, false, clock).await?;
+    let identity = accept(settings, store, &begun, reply)?;
+    identity.save(identity_file)?;
+    store.forget_joining()?;
+    Ok(identity)
+}
+
+/// Gets a number in a cluster whose certificates are signed outside, and keeps what is to become of this node.
+///
+/// # Errors
+/// [`JoinError`]; the directory stays new.
+pub async fn reserve(
+    settings: &Settings,
+    store: &Store,
+    join: &Join,
+    clock: SystemClock,
+) -> Result<Pending, JoinError> {
+    let (begun, reply) = admission(settings, store, join, true, clock).await?;
+    if !reply.certificate_pem.is_empty() {
+        return Err(JoinError::Answer("a certificate came with it".to_owned()));
+    }
+    authorities_from_pem(&reply.authorities_pem)?;
+    let mut pending = Pending::new(identity(settings, &reply)?, reply.authorities_pem, &begun.key_pem);
+    pending.token_hash = Some(begun.token_hash.clone());
+    pending.save(store)?;
+    store.forget_joining()?;
+    Ok(pending)
+}
+
+/// Asks until the cluster has answered.
+async fn admission(
+    settings: &Settings,
+    store: &Store,
+    join: &Join,
+    signed_outside: bool,
+    clock: SystemClock,
+) -> Result<(Begun, JoinReply), JoinError> {
     let mut begun = begin(settings, store, join, clock, None)?;
     let mut pause = tokio::time::interval(PAUSE);
     pause.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -100,14 +138,9 @@ pub async fn join(
     loop {
         pause.tick().await;
         for peer in &join.peers {
-            let request = request(settings, join, &begun)?;
+            let request = request(settings, join, signed_outside, &begun)?;
             match ask(peer, &join.token, request).await {
-                Ok(reply) => {
-                    let identity = accept(settings, store, &begun, reply)?;
-                    identity.save(identity_file)?;
-                    store.forget_joining()?;
-                    return Ok(identity);
-                }
+                Ok(reply) => return Ok((begun, reply)),
                 Err(Asked::Again(error)) => why = format!("{peer}: {error}"),
                 Err(Asked::Outdated(cluster_ms)) if cluster_ms > 0 => {
                     begun = begin(settings, store, join, clock, Some(cluster_ms))?;
@@ -156,7 +189,7 @@ fn begin(
     Ok(begun)
 }
 
-fn request(settings: &Settings, join: &Join, begun: &Begun) -> Result<JoinRequest, JoinError> {
+fn request(settings: &Settings, join: &Join, signed_outside: bool, begun: &Begun) -> Result<JoinRequest, JoinError> {
     let spec = serde_json::to_vec(&member_spec(settings)).map_err(|error| JoinError::Answer(error.to_string()))?;
     Ok(JoinRequest {
         token: join.token.text().to_string(),
@@ -165,6 +198,7 @@ fn request(settings: &Settings, join: &Join, begun: &Begun) -> Result<JoinReques
         learner: join.learner,
         request_random: hex::decode(&begun.random).unwrap_or_default().into(),
         request_issued_ms: begun.issued_ms,
+        signed_outside,
     })
 }
 
@@ -210,11 +244,11 @@ fn judge(status: &Status) -> Asked {
 /// Checks that the answer makes this node a member, and writes it down.
 fn accept(settings: &Settings, store: &Store, begun: &Begun, reply: JoinReply) -> Result<Identity, JoinError> {
     let wrong = |what: &str| JoinError::Answer(what.to_owned());
-    let cluster: [u8; 16] = reply.cluster.as_ref().try_into().map_err(|_| wrong("the cluster's id is not 16 bytes"))?;
+    let identity = identity(settings, &reply)?;
     let authorities = authorities_from_pem(&reply.authorities_pem)?;
     let certificates = read_all(&reply.certificate_pem)?;
     let leaf = certificates.first().ok_or_else(|| wrong("there is no certificate"))?;
-    if speaker(leaf) != Some(Speaker::Node { cluster, id: reply.node }) {
+    if speaker(leaf) != Some(Speaker::Node { cluster: identity.cluster, id: identity.node }) {
         return Err(wrong("the certificate is not that of the node"));
     }
     if !authorities.iter().any(|authority| is_signed_by(leaf, &authority.certificate)) {
@@ -222,6 +256,16 @@ fn accept(settings: &Settings, store: &Store, begun: &Begun, reply: JoinReply) -
     }
     store.save_authorities(&reply.authorities_pem)?;
     store.save_node(&begun.key_pem, &reply.certificate_pem)?;
-    let peers = reply.peers.into_iter().map(|peer| Peer { node: peer.node, address: peer.address }).collect();
+    Ok(identity)
+}
+
+/// Who the answer says that this node is.
+fn identity(settings: &Settings, reply: &JoinReply) -> Result<Identity, JoinError> {
+    let cluster: [u8; 16] = reply
+        .cluster
+        .as_ref()
+        .try_into()
+        .map_err(|_| JoinError::Answer("the cluster's id is not 16 bytes".to_owned()))?;
+    let peers = reply.peers.iter().map(|peer| Peer { node: peer.node, address: peer.address.clone() }).collect();
     Ok(Identity::new(cluster, reply.node, settings.name.clone(), Origin::Join, peers))
 }

@@ -59,6 +59,21 @@ impl EnrolService {
         }
     }
 
+    /// A newcomer must know who signs before its token is spent.
+    fn refuse_other_signing(&self, outside: bool) -> Result<(), Problem> {
+        match (self.registrar.signed_outside, outside) {
+            (true, false) => {
+                Err(Problem::refused("signed_outside", "the certificates of this cluster are signed outside")
+                    .hint("join with --csr-out FILE, and have that request signed; the token was not spent"))
+            }
+            (false, true) => {
+                Err(Problem::refused("signed_inside", "this cluster signs the certificates of its nodes itself")
+                    .hint("join without --csr-out; the token was not spent"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     async fn admit(&self, request: Request<JoinRequest>) -> Result<JoinReply, Problem> {
         let _permit = self.joins.try_acquire().map_err(|_| {
             Problem::new(Code::ResourceExhausted, "overloaded", "too many nodes are joining at once: try again shortly")
@@ -82,13 +97,16 @@ impl EnrolService {
             .map_err(|error| Problem::invalid(format!("what the node tells of itself cannot be read: {error}")))?;
         authority::check_request(&join.certificate_request_pem).map_err(|error| Problem::invalid(error.to_string()))?;
 
+        self.refuse_other_signing(join.signed_outside)?;
+
         let view = self.registrar.raft().read().await?;
-        let Some(authority) = self.registrar.active(&view).map_err(internal)? else {
+        let authority = self.registrar.active(&view).map_err(internal)?;
+        if authority.is_none() && !self.registrar.signed_outside {
             if forwarded {
                 return Err(Problem::new(Code::Unavailable, "no_key", "this node cannot sign: ask a voter"));
             }
             return self.forward(&view, join).await;
-        };
+        }
         match view.registry.join_tokens.get(&token.hash()) {
             None => return Err(refused(Refusal::TokenUnknown, view.at.wall)),
             Some(known) if known.used_by.is_none() && self.registrar.raft().time().wall >= known.not_after => {
@@ -104,16 +122,20 @@ impl EnrolService {
             Outcome::Refused(refusal) => return Err(refused(refusal, self.registrar.raft().time().wall)),
             Outcome::Done { .. } => return Err(Problem::invalid("this request id was used for something else")),
         };
-        let signed = authority
-            .sign_node(&join.certificate_request_pem, self.registrar.cluster, id, self.registrar.now_ms())
-            .map_err(internal)?;
+        let certificate_pem = match authority.filter(|_| !self.registrar.signed_outside) {
+            Some(authority) => authority
+                .sign_node(&join.certificate_request_pem, self.registrar.cluster, id, self.registrar.now_ms())
+                .map(|signed| signed.pem)
+                .map_err(internal)?,
+            None => String::new(),
+        };
         let peers =
             others(&view, id).map(|member| PeerAddress { node: member.id, address: member.address.clone() }).collect();
         tracing::info!(node = id, "a node has been admitted");
         Ok(JoinReply {
             node: id,
             cluster: self.registrar.cluster.to_vec().into(),
-            certificate_pem: signed.pem,
+            certificate_pem,
             authorities_pem: authorities_pem(&view),
             peers,
         })
@@ -238,6 +260,9 @@ impl From<SignError> for Problem {
         match error {
             SignError::Request(message) => Self::invalid(message),
             SignError::Unreachable(_) => Self::new(Code::Unavailable, "no_key", error.to_string()),
+            SignError::SignedOutside { ref instead } => {
+                Self::refused("signed_outside", error.to_string()).hint(instead.clone())
+            }
             SignError::Pki(error) => internal(error),
         }
     }

@@ -236,7 +236,7 @@ pub fn request_again(key_pem: &str) -> Result<String, PkiError> {
     request_for(&read_key(key_pem)?)
 }
 
-fn read_key(pem: &str) -> Result<KeyPair, PkiError> {
+pub(super) fn read_key(pem: &str) -> Result<KeyPair, PkiError> {
     let unreadable = || PkiError::Certificate("the private key cannot be read".to_owned());
     let der = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| unreadable())?;
     KeyPair::try_from(&der).map_err(|_| unreadable())

@@ -52,10 +52,15 @@ pub fn speaker(der: &CertificateDer<'_>) -> Option<Speaker> {
     }
 }
 
-fn has_name(certificate: &X509Certificate<'_>, wanted: &str) -> bool {
-    certificate.subject_alternative_name().ok().flatten().is_some_and(|names| {
-        names.value.general_names.iter().any(|name| matches!(name, GeneralName::DNSName(name) if *name == wanted))
-    })
+pub(super) fn has_name(certificate: &X509Certificate<'_>, wanted: &str) -> bool {
+    dns_names(certificate).contains(&wanted)
+}
+
+/// The DNS names that a certificate carries.
+pub(super) fn dns_names<'a>(certificate: &'a X509Certificate<'_>) -> Vec<&'a str> {
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return Vec::new() };
+    let dns = |name: &GeneralName<'a>| if let GeneralName::DNSName(name) = name { Some(*name) } else { None };
+    names.value.general_names.iter().filter_map(dns).collect()
 }
 
 /// When a certificate begins and ends.
@@ -78,7 +83,7 @@ pub fn is_signed_by(der: &CertificateDer<'_>, authority: &CertificateDer<'_>) ->
     certificate.issuer() == authority.subject() && certificate.verify_signature(Some(authority.public_key())).is_ok()
 }
 
-fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<(&'a [u8], X509Certificate<'a>), PkiError> {
+pub(super) fn parse<'a>(der: &'a CertificateDer<'_>) -> Result<(&'a [u8], X509Certificate<'a>), PkiError> {
     x509_parser::parse_x509_certificate(der)
         .map_err(|_| PkiError::Certificate("the certificate cannot be read".to_owned()))
 }

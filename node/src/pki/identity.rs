@@ -28,6 +28,9 @@ pub struct Identity {
     pub took_part: bool,
     /// Where the other nodes were when this one joined: asked until the node's own state says where they are.
     pub peers: Vec<Peer>,
+    /// Whether certificates of the cluster are signed outside: nobody in it holds the key of its authority.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub signed_outside: bool,
 }
 
 /// How a data directory was made.
@@ -57,13 +60,19 @@ impl Identity {
     /// Of a node that has not taken part yet.
     #[must_use]
     pub const fn new(cluster: [u8; 16], node: NodeId, name: Name, origin: Origin, peers: Vec<Peer>) -> Self {
-        Self { format: FORMAT, cluster, node, name, origin, took_part: false, peers }
+        Self { format: FORMAT, cluster, node, name, origin, took_part: false, peers, signed_outside: false }
     }
 
     /// The same node, once it has taken part.
     #[must_use]
     pub fn after_taking_part(self) -> Self {
         Self { took_part: true, ..self }
+    }
+
+    /// The same node, of a cluster whose certificates are signed outside.
+    #[must_use]
+    pub fn with_certificates_from_outside(self) -> Self {
+        Self { signed_outside: true, ..self }
     }
 
     /// Reads the file; `None` if there is none.
@@ -127,6 +136,10 @@ mod tests {
         assert_eq!(Identity::load(&file).unwrap(), None);
         let peers = vec![Peer { node: 1, address: "a:1".to_owned() }];
         let identity = Identity::new([9; 16], 4, Name::new("n4").unwrap(), Origin::Join, peers);
+        identity.save(&file).unwrap();
+        assert!(!std::fs::read_to_string(&file).unwrap().contains("outside"), "an older release reads it too");
+        assert_eq!(Identity::load(&file).unwrap(), Some(identity.clone()));
+        let identity = identity.with_certificates_from_outside();
         identity.save(&file).unwrap();
         assert_eq!(Identity::load(&file).unwrap(), Some(identity));
     }

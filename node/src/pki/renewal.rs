@@ -3,8 +3,10 @@
 //! A certificate is renewed after two thirds of its life, or at once when another authority has become the signing one.
 //! A member that may vote fetches the keys of the active and the incoming authority; one that may not any more gives
 //! its copy up once a voter says that it has one.
+//!
+//! Where certificates are signed outside there is nobody to ask and no key to keep: then it only says when it is time.
 
-use super::{authority, certificate::Validity, trust::Shown};
+use super::{authority, certificate::Validity, outside::time, trust::Shown};
 use crate::enrol::{Registrar, SignError, active_sha256, eligible};
 use machine::{View, authority::Phase, member::Standing};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -17,6 +19,9 @@ const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Between two looks when the registry changes fast.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// Between two reminders.
+const REMIND_MS: u64 = 60 * 60 * 1000;
+
 /// Starts the task; it ends when it is aborted.
 pub fn start(registrar: Registrar) -> JoinHandle<()> {
     let views = registrar.raft().watch();
@@ -26,9 +31,15 @@ pub fn start(registrar: Registrar) -> JoinHandle<()> {
 async fn run(registrar: Registrar, mut views: watch::Receiver<Arc<View>>) {
     let mut known = BTreeSet::new();
     let mut seen = None;
+    let mut reminded_ms = None;
     loop {
         let view = Arc::clone(&views.borrow_and_update());
-        let wait = match look(&registrar, &view, &mut known).await {
+        let looked = if registrar.signed_outside {
+            remind(&registrar, &mut reminded_ms)
+        } else {
+            look(&registrar, &view, &mut known).await
+        };
+        let wait = match looked {
             Ok(()) => EVERY,
             Err(error) => {
                 tracing::warn!(%error, "the node's certificate or the authority's key could not be renewed: trying again");
@@ -91,6 +102,20 @@ async fn look(registrar: &Registrar, view: &View, known: &mut BTreeSet<[u8; 32]>
         tracing::info!("the node's certificate has been renewed");
     }
     outcome
+}
+
+/// Says, now and then, that it is time to have a certificate signed outside.
+fn remind(registrar: &Registrar, reminded_ms: &mut Option<u64>) -> Result<(), SignError> {
+    let (shown, now_ms) = (registrar.trust().shown()?, registrar.now_ms());
+    let lately = reminded_ms.is_some_and(|at| now_ms.saturating_sub(at) < REMIND_MS);
+    if is_due(&shown, None, now_ms) && !lately {
+        *reminded_ms = Some(now_ms);
+        tracing::warn!(
+            ends = %time(shown.not_after_ms),
+            "the node's certificate is to be renewed outside: `quorate certificate request`, then `quorate certificate install`"
+        );
+    }
+    Ok(())
 }
 
 async fn give_up_if_others_hold(registrar: &Registrar, view: &View, sha256: &[u8; 32]) -> Result<(), SignError> {

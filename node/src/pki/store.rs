@@ -38,6 +38,8 @@ pub enum Permissions {
 const NODE: &str = "node.pem";
 const AUTHORITIES: &str = "authorities.pem";
 const JOINING: &str = "joining.pem";
+const PENDING: &str = "pending.json";
+const RENEWING: &str = "renewing.pem";
 /// Keys and certificates are small.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -62,6 +64,15 @@ impl Store {
         let leaf = CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| damaged("holds no certificate"))?;
         let key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|_| damaged("holds no private key"))?;
         Ok(Some(NodeCertificate { leaf, key }))
+    }
+
+    /// The node's private key alone, in PEM; `None` if there is none.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn node_key_pem(&self) -> Result<Option<Zeroizing<String>>, PkiError> {
+        let Some(text) = read(&self.folder.join(NODE))? else { return Ok(None) };
+        Ok(text.find("-----BEGIN PRIVATE KEY").and_then(|at| text.get(at..)).map(|key| Zeroizing::new(key.to_owned())))
     }
 
     /// Keeps the node's key and certificate.
@@ -161,6 +172,59 @@ impl Store {
     /// [`PkiError::File`].
     pub fn forget_joining(&self) -> Result<(), PkiError> {
         remove(&self.folder.join(JOINING))
+    }
+
+    /// What waits for certificates from outside.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(super) fn pending(&self) -> Result<Option<Zeroizing<String>>, PkiError> {
+        read(&self.pending_file())
+    }
+
+    /// Keeps what waits for certificates from outside.
+    ///
+    /// # Errors
+    /// [`PkiError::File`].
+    pub(super) fn save_pending(&self, text: &str) -> Result<(), PkiError> {
+        write(&self.pending_file(), text.as_bytes(), Permissions::Private)
+    }
+
+    /// Nothing waits any more.
+    ///
+    /// # Errors
+    /// [`PkiError::File`].
+    pub fn forget_pending(&self) -> Result<(), PkiError> {
+        remove(&self.pending_file())
+    }
+
+    /// Where that is.
+    pub(super) fn pending_file(&self) -> PathBuf {
+        self.folder.join(PENDING)
+    }
+
+    /// The private key that a certificate from outside was requested for, to follow the one in use.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn renewing(&self) -> Result<Option<Zeroizing<String>>, PkiError> {
+        read(&self.folder.join(RENEWING))
+    }
+
+    /// Keeps the key that is to follow the one in use.
+    ///
+    /// # Errors
+    /// [`PkiError::File`].
+    pub fn save_renewing(&self, key_pem: &str) -> Result<(), PkiError> {
+        write(&self.folder.join(RENEWING), key_pem.as_bytes(), Permissions::Private)
+    }
+
+    /// No key is to follow any more.
+    ///
+    /// # Errors
+    /// [`PkiError::File`].
+    pub fn forget_renewing(&self) -> Result<(), PkiError> {
+        remove(&self.folder.join(RENEWING))
     }
 
     fn authority_file(&self, sha256: &[u8; 32]) -> PathBuf {

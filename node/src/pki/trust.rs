@@ -203,20 +203,24 @@ impl Trust {
     /// It cannot be used or kept; the one before stays in force.
     pub fn show(&self, key_pem: &str, certificate_pem: &str) -> Result<(), PkiError> {
         self.shared.store.save_node(key_pem, certificate_pem)?;
-        self.reload()
+        self.reload(|_, _| Ok(()))
     }
 
-    /// Reads the node's certificate from its file again.
+    /// Reads the node's certificate from its file again, and takes it if it passes this check.
     ///
     /// # Errors
     /// It cannot be used; the one before stays in force.
-    pub fn reload(&self) -> Result<(), PkiError> {
+    pub fn reload(
+        &self,
+        check: impl FnOnce(&NodeCertificate, &[TrustedAuthority]) -> Result<(), PkiError>,
+    ) -> Result<(), PkiError> {
         let node = self
             .shared
             .store
             .node()?
             .ok_or_else(|| PkiError::Certificate("the data directory has no certificate of its node".to_owned()))?;
         let mut made_from = self.shared.made_from.lock().unwrap_or_else(PoisonError::into_inner);
+        check(&node, &made_from.authorities)?;
         let tls = make(&node, &made_from.authorities, &self.shared.view)?;
         made_from.node = node;
         self.shared.tls.store(Arc::new(tls));
