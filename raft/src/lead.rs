@@ -20,6 +20,10 @@ use std::{
 /// A voter may be handed leadership if so few entries of the log are missing there.
 pub(crate) const NEARLY_THERE: u64 = 256;
 
+/// A node whose UTC is off by more does not lead while another can: the cluster's calendar would rest on the others' word
+/// about it alone.
+const OFF_MS_MAX: u64 = 1_000;
+
 /// A proposal that was committed and applied.
 #[derive(Clone, Debug)]
 pub(crate) struct Committed {
@@ -228,6 +232,22 @@ impl Node {
         Ok(())
     }
 
+    /// Whether a member's date is wrong, by what a majority of the voters says.
+    fn is_off(&self, tenure: &Tenure, node: NodeId) -> bool {
+        let off_by_ms = tenure.off_by_ms(node, &self.standing().voters);
+        off_by_ms.is_some_and(|off_by_ms| off_by_ms.unsigned_abs() > OFF_MS_MAX)
+    }
+
+    /// Hands leadership over if this node leads with a wrong date and another voter has the right one.
+    pub(crate) async fn lead_with_right_date(&self) {
+        let Some(tenure) = self.tenure().filter(|tenure| self.is_off(tenure, self.id)) else { return };
+        let Some(heir) = self.heir(&tenure) else { return };
+        tracing::error!("this node's date is off by more than a second from the other voters': it does not lead");
+        if let Err(kept) = self.lead_transfer(Some(heir)).await {
+            tracing::warn!(?kept, "leadership could not be handed over");
+        }
+    }
+
     /// The voter that may best take over.
     pub(crate) fn heir(&self, tenure: &Tenure) -> Option<NodeId> {
         let standing = self.standing();
@@ -241,6 +261,7 @@ impl Node {
             .iter()
             .copied()
             .filter(|node| *node != self.id && stays(node) && self.fit(tenure, *node).is_ok())
+            .filter(|node| !self.is_off(tenure, *node))
             .max_by_key(|node| standing.matched.get(node).copied().unwrap_or(0))
     }
 }

@@ -2,6 +2,7 @@
 //! disk's room, and the gauges. Writing happens on blocking threads; one such task at a time.
 
 use crate::{node::Node, status::Role, timing::Upkeep, vault::VaultError};
+use machine::At;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -10,6 +11,9 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// The disk is asked for its room this often.
 const DISK_LOOK: Duration = Duration::from_secs(2);
+
+/// A leader looks this often whether its date is right.
+const CLOCK_LOOK: Duration = Duration::from_secs(2);
 
 /// What has gathered since the last checkpoint and the last snapshot.
 struct Gathered {
@@ -22,7 +26,7 @@ struct Gathered {
 pub(crate) async fn keep(node: Arc<Node>) {
     let mut stopping = node.watch_stopping();
     let mut gathered = Gathered { checkpoint_bytes: 0, checkpoint_at: Instant::now(), snapshot_bytes: 0 };
-    let mut disk_at = Instant::now();
+    let (mut disk_at, mut clock_at) = (Instant::now(), Instant::now());
     node.disk.look();
     while !*stopping.borrow_and_update() {
         tokio::select! {
@@ -38,6 +42,10 @@ pub(crate) async fn keep(node: Arc<Node>) {
             snapshot_if_due(&node, &mut gathered).await;
         }
         gauge(&node);
+        if clock_at.elapsed() >= CLOCK_LOOK {
+            node.lead_with_right_date().await;
+            clock_at = Instant::now();
+        }
     }
 }
 
@@ -115,6 +123,12 @@ fn gauge(node: &Node) {
     metrics::gauge!("quorate_raft_lag").set(local.last_index.saturating_sub(local.enforced) as f64);
     metrics::gauge!("quorate_raft_failed").set(if local.failed.is_some() { 1.0 } else { 0.0 });
     metrics::gauge!("quorate_lease_remaining_seconds").set(local.authority_ms as f64 / 1000.0);
+    let offset_ms = node.clock.utc_ms() as f64 - node.time().wall.0 as f64;
+    metrics::gauge!("quorate_clock_offset_seconds").set(if node.time() == At::default() {
+        0.0
+    } else {
+        offset_ms / 1000.0
+    });
     let holds = node.allowances().holds();
     metrics::gauge!("quorate_limit_slots").set(holds.slots as f64);
     metrics::gauge!("quorate_limit_waiting").set(holds.waiting as f64);

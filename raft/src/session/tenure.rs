@@ -127,6 +127,22 @@ impl Tenure {
         inner.clock.now(now_us)
     }
 
+    /// By how many milliseconds a member's UTC is ahead of what a majority of these voters has; `None` if not enough is
+    /// known.
+    pub(crate) fn off_by_ms(&self, node: NodeId, voters: &BTreeSet<NodeId>) -> Option<i64> {
+        let now_us = self.clock.boot_us();
+        let inner = lock(&self.inner);
+        let mut reported = inner.table.utc_ms(voters.iter().copied(), now_us);
+        let own = inner.table.utc_ms(std::iter::once(node), now_us).first().copied()?;
+        drop(inner);
+        if reported.len() <= voters.len() / 2 {
+            return None;
+        }
+        reported.sort_unstable();
+        let median = reported.get((reported.len() - 1) / 2).copied()?;
+        i64::try_from(i128::from(own) - i128::from(median)).ok()
+    }
+
     /// Whether proposals may be stamped with [`Tenure::time`].
     pub(crate) fn knows_time(&self, voters: &BTreeSet<NodeId>) -> bool {
         self.time(voters);

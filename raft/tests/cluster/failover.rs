@@ -1,8 +1,8 @@
 //! Losing leaders.
 
-use crate::harness::{Cluster, done, operator, request, token, until};
+use crate::harness::{Cluster, Real, done, operator, request, token, until};
 use machine::Outcome;
-use raft::{Fence, Role, TransferError};
+use raft::{Clock, Fence, Role, TransferError};
 use std::{
     sync::{
         Arc,
@@ -146,4 +146,20 @@ async fn what_was_acknowledged_survives_a_rough_ride() {
     let lost = acknowledged.iter().filter(|hash| !registry.join_tokens.contains_key(*hash)).count();
     assert_eq!(lost, 0, "of {} acknowledged writes", acknowledged.len());
     assert!(cluster.running().all(|(_, running)| running.handle.view().registry == registry));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_with_a_wrong_date_hands_over_and_the_calendar_stays() {
+    let cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    cluster.seats[&leader].clock.ahead_ms.store(86_400_000, Ordering::Relaxed);
+    let next = until("another leader", async || {
+        let now = cluster.leader().await;
+        (now != leader).then_some(now)
+    })
+    .await;
+    let wall = cluster.node(next).time().wall.0;
+    assert!(wall < Real.utc_ms() + 3_600_000, "one machine's date moved the cluster's");
+    // Nobody hands it back.
+    assert_eq!(cluster.node(next).transfer_leader(None).await.ok().filter(|to| *to == leader), None);
 }

@@ -16,7 +16,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -44,6 +44,22 @@ impl Clock for Real {
     fn utc_ms(&self) -> u64 {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
         now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
+    }
+}
+
+/// The same with a date that can be set wrong.
+#[derive(Default)]
+pub(crate) struct Dated {
+    pub(crate) ahead_ms: AtomicI64,
+}
+
+impl Clock for Dated {
+    fn boot_us(&self) -> u64 {
+        Real.boot_us()
+    }
+
+    fn utc_ms(&self) -> u64 {
+        Real.utc_ms().saturating_add_signed(self.ahead_ms.load(Ordering::Relaxed))
     }
 }
 
@@ -102,6 +118,7 @@ pub(crate) struct Seat {
     pub(crate) dir: PathBuf,
     pub(crate) address: String,
     pub(crate) running: Option<Running>,
+    pub(crate) clock: Arc<Dated>,
 }
 
 /// A cluster in one process.
@@ -179,7 +196,7 @@ impl Cluster {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let dir = self.root.path().join(format!("n{id}"));
-        self.seats.insert(id, Seat { dir, address, running: None });
+        self.seats.insert(id, Seat { dir, address, running: None, clock: Arc::default() });
     }
 
     /// Starts a node on its directory and its port.
@@ -226,7 +243,7 @@ impl Cluster {
             timing: self.timing.clone(),
             upkeep: self.upkeep.clone(),
             dial: self.links.dial(id),
-            clock: Arc::new(Real),
+            clock: Arc::<Dated>::clone(&self.seats[&id].clock),
             publish: Arc::new(move |view| {
                 let (published, mut opens) = (published.clone(), opens.subscribe());
                 async move {
