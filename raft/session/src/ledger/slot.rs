@@ -160,8 +160,7 @@ impl Slot {
     }
 
     /// How long a request of this cost is refused from memory; `None` if it is not.
-    #[must_use]
-    pub fn refused_us(&self, cost: u64, now_us: u64) -> Option<u64> {
+    pub(super) fn refused_us(&self, cost: u64, now_us: u64) -> Option<u64> {
         let refused_us = self.refused_until_us.load(Ordering::Acquire).saturating_sub(now_us);
         (refused_us > 0 && self.remaining(now_us) < cost).then_some(refused_us)
     }
