@@ -1,5 +1,8 @@
 //! Breaks Quorate on purpose and checks what it promised.
 //!
-//! [`sim`] drives the pure core alone, thousands of runs a minute, each repeatable from its seed.
+//! [`sim`] drives the pure core alone, thousands of runs a minute, each repeatable from its seed. What runs on real
+//! processes leaves a [`history`], which [`invariant`] judges.
 
+pub mod history;
+pub mod invariant;
 pub mod sim;

@@ -2,10 +2,15 @@
 #![allow(clippy::print_stdout, reason = "a command line tool")]
 
 use anyhow::{Context as _, bail};
-use chaos::sim::{self, Mutation, Outcome, Scenario, Steady};
+use chaos::{
+    history::History,
+    invariant::{self, Verdict},
+    sim::{self, Mutation, Outcome, Scenario, Steady},
+};
 use clap::{Parser, Subcommand};
 use machine::limit::Rate;
 use std::{
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Instant,
 };
@@ -36,6 +41,14 @@ enum What {
     },
     /// Prints what limits cost and lose under a steady load of three nodes, in the simulation.
     Figures,
+    /// Judges the history of a run on real processes by every invariant.
+    Check {
+        /// The run's folder.
+        folder: PathBuf,
+        /// Only this invariant.
+        #[arg(long)]
+        only: Option<String>,
+    },
 }
 
 /// Loads that differ in one thing each.
@@ -77,9 +90,32 @@ fn measure() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Judges a recorded run.
+fn check(folder: &Path, only: Option<&str>) -> anyhow::Result<()> {
+    let history = History::read(folder)?;
+    println!(
+        "{} events{}",
+        history.events.len(),
+        if history.complete { "" } else { "; the run did not come to its end" }
+    );
+    let mut broken = Vec::new();
+    for invariant in invariant::all().iter().filter(|invariant| only.is_none_or(|only| only == invariant.name())) {
+        let verdict = invariant.check(&history);
+        println!("{:32} {verdict}", invariant.name());
+        if matches!(verdict, Verdict::Violated { .. }) {
+            broken.push(invariant.name());
+        }
+    }
+    if !broken.is_empty() {
+        bail!("broken: {}", broken.join(", "));
+    }
+    Ok(())
+}
+
 fn main() -> anyhow::Result<()> {
     match CommandLine::parse().what {
         What::Figures => measure(),
+        What::Check { folder, only } => check(&folder, only.as_deref()),
         What::Sim { seeds, first, mutation, scenario } => {
             let found = Scenario::ALL.into_iter().find(|known| known.as_str() == scenario);
             simulate(found.with_context(|| format!("no scenario {scenario:?}"))?, first, seeds, mutation.as_deref())
