@@ -251,6 +251,7 @@ async fn begin_consensus(
         publish: publishing.publish(),
         certificate: trust.certificate(),
         callers: raft::Callers::Proved,
+        ground: raft::Ground::System,
     })
     .await?;
     refuse_mixed_data(&raft, directory, identity)?;

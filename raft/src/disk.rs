@@ -12,20 +12,22 @@ use storage::log::Shortage;
 
 /// The disk of the data directory.
 pub(crate) struct Disk {
-    dir: PathBuf,
+    /// None if nobody knows its room, as in a simulation.
+    dir: Option<PathBuf>,
     low_bytes: u64,
     low: AtomicBool,
     shortage: Shortage,
 }
 
 impl Disk {
-    pub(crate) fn new(dir: PathBuf, low_bytes: u64, shortage: Shortage) -> Self {
+    pub(crate) fn new(dir: Option<PathBuf>, low_bytes: u64, shortage: Shortage) -> Self {
         Self { dir, low_bytes, low: AtomicBool::new(false), shortage }
     }
 
     /// Asks the disk now, which takes about a microsecond: a disk can run full between any two looks.
     pub(crate) fn look(&self) -> bool {
-        let free = match storage::free_bytes(&self.dir) {
+        let Some(dir) = &self.dir else { return self.is_low() };
+        let free = match storage::free_bytes(dir) {
             Ok(free) => free,
             Err(error) => {
                 tracing::warn!(%error, "the disk's room is not known");
@@ -37,7 +39,7 @@ impl Disk {
         let low = free < self.low_bytes || self.is_short();
         if self.low.swap(low, Ordering::Relaxed) != low {
             if low {
-                let (dir, watermark) = (self.dir.display(), self.low_bytes);
+                let (dir, watermark) = (dir.display(), self.low_bytes);
                 tracing::error!(%dir, free, watermark, "this disk is nearly full: admin writes are refused until there is room");
             } else {
                 tracing::info!(free, "this disk has room again");

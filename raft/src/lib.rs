@@ -37,6 +37,7 @@ mod clock;
 pub mod codec;
 mod disk;
 mod forward;
+mod ground;
 mod handle;
 mod inspect;
 mod lead;
@@ -59,6 +60,7 @@ pub use ::session::{
 pub use adapt::server::RaftService;
 pub use allowances::{AllowanceCaps, Allowances, Holds};
 pub use clock::Clock;
+pub use ground::{DiskPause, Ground, Simulated};
 pub use handle::{AuditPage, Backup, Fence, Handle, ProposeError, ReadError, Services, TransferError, Usage, Written};
 pub use inspect::{InspectError, Inspected, InspectedMember, inspect};
 pub use session::server::LeaderService;

@@ -4,7 +4,7 @@
 use crate::{
     adapt::{
         engine::{Engine, Standing, WriteError},
-        log::{self, Log},
+        log::Log,
         machine::Machine,
         network::Network,
         server::RaftService,
@@ -14,6 +14,7 @@ use crate::{
     batch::{self, Batcher},
     clock::Clock,
     disk::Disk,
+    ground::Ground,
     handle::{AuditPage, Fence, ProposeError, Services},
     lead::Grant,
     membership,
@@ -34,6 +35,7 @@ use crate::{
     vault::{Vault, VaultError},
 };
 use ::session::lease::{Authority, Lease};
+use futures::{FutureExt, future::BoxFuture};
 use imbl::OrdMap;
 use machine::{
     Actor, At, Command, Outcome, Refusal, RequestId, View, Wall,
@@ -110,11 +112,16 @@ impl Node {
             publish,
             certificate,
             callers,
+            ground,
         } = start;
         timing.check()?;
-        let opened = folders.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&opened, expect_data)).await;
-        let (log, vault, applied) = opened.map_err(|error| StartError::Disk(error.to_string()))??;
+        let (opened, on) = (folders.clone(), ground.clone());
+        let opened = ground.blocking().run(move || open(&opened, &on, expect_data)).await;
+        let opened = opened.map_err(|error| StartError::Disk(error.to_string()))??;
+        let Opened { log, stepping, vault, applied } = opened;
+        if let Some(stepping) = stepping {
+            tokio::spawn(stepping);
+        }
 
         let machine = Machine::new(&applied, Arc::clone(&vault));
         let (applied, views) = machine.watch();
@@ -126,7 +133,8 @@ impl Node {
             applied: applied.clone(),
             stall: timing.election_max,
         };
-        let disk = Arc::new(Disk::new(folders.log.clone(), upkeep.disk_low_bytes, log.shortage()));
+        let room = matches!(ground, Ground::System).then(|| folders.log.clone());
+        let disk = Arc::new(Disk::new(room, upkeep.disk_low_bytes, log.shortage()));
         let engine = Engine::open(node, &timing, &upkeep, network, log.clone(), machine).await?;
         let (batcher, intake) = Batcher::new();
         let (pace, caps) = (timing.pace(), AllowanceCaps::default());
@@ -495,14 +503,40 @@ fn incarnation() -> Incarnation {
     RandomState::new().hash_one(std::process::id())
 }
 
+/// What the disk holds.
+struct Opened {
+    log: Log,
+    /// What writes the log, if it has no thread for that.
+    stepping: Option<BoxFuture<'static, ()>>,
+    vault: Arc<Vault>,
+    applied: Applied,
+}
+
 /// Reads what the disk holds, and whether it fits together.
-fn open(folders: &Folders, expect_data: bool) -> Result<(Log, Arc<Vault>, Applied), StartError> {
-    let store = storage::Log::open(&folders.log, storage::LogSettings::default()).map_err(VaultError::from)?;
+fn open(folders: &Folders, ground: &Ground, expect_data: bool) -> Result<Opened, StartError> {
+    let settings = storage::LogSettings::default();
+    let (store, stepper) = match ground {
+        Ground::System => (storage::Log::open(&folders.log, settings).map_err(VaultError::from)?, None),
+        Ground::Simulated(ground) => {
+            // Small segments: otherwise nothing would ever be removed.
+            let settings = storage::LogSettings { segment_bytes: 64 << 10, reserve_bytes: 0, ..settings };
+            let files = Arc::clone(&ground.files);
+            let (store, stepper) =
+                storage::Log::open_stepped(files, &folders.log, settings).map_err(VaultError::from)?;
+            (store, Some((stepper, Arc::clone(&ground.pause))))
+        }
+    };
     if store.torn_bytes() > 0 {
         tracing::info!(bytes = store.torn_bytes(), "what was being written when this node ended is cut off the log");
     }
-    let log = log::Log::new(store);
-    let (vault, applied) = Vault::open(folders)?;
+    let (log, stepping) = match stepper {
+        None => (Log::new(store), None),
+        Some((stepper, pause)) => {
+            let (log, stepping) = Log::stepped(store, stepper, pause);
+            (log, Some(stepping.boxed()))
+        }
+    };
+    let (vault, applied) = Vault::open(folders, ground)?;
     let has_state = applied.last.is_some() || vault.newest().is_some();
     if !log.has_vote() && (has_state || expect_data) {
         return Err(StartError::Damaged(format!(
@@ -511,7 +545,7 @@ fn open(folders: &Folders, expect_data: bool) -> Result<(Log, Arc<Vault>, Applie
             folders.log.display()
         )));
     }
-    Ok((log, Arc::new(vault), applied))
+    Ok(Opened { log, stepping, vault: Arc::new(vault), applied })
 }
 
 /// Tells the dialer where peers are, as the registry and raft's membership change.

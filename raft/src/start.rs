@@ -2,6 +2,7 @@
 
 use crate::{
     clock::Clock,
+    ground::Ground,
     handle::Handle,
     timing::{Timing, Upkeep},
 };
@@ -88,6 +89,8 @@ pub struct Start {
     pub certificate: watch::Receiver<Certificate>,
     /// How far peer requests are believed.
     pub callers: Callers,
+    /// What it stands on.
+    pub ground: Ground,
 }
 
 impl fmt::Debug for Start {

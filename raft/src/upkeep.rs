@@ -66,7 +66,7 @@ async fn checkpoint_if_due(node: &Arc<Node>, gathered: &mut Gathered) {
 pub(crate) async fn checkpoint(node: &Arc<Node>) -> Result<(), VaultError> {
     let (vault, applied) = (Arc::clone(&node.vault), node.applied());
     let began = Instant::now();
-    let written = tokio::task::spawn_blocking(move || vault.checkpoint(&applied)).await;
+    let written = vault.blocking().run(move || vault.checkpoint(&applied)).await;
     let Ok(written) = written else { return Ok(()) };
     let records = written?;
     if records > 0 {
@@ -90,7 +90,7 @@ async fn snapshot_if_due(node: &Arc<Node>, gathered: &mut Gathered) {
     gathered.snapshot_bytes = appended;
     let vault = Arc::clone(&node.vault);
     let began = Instant::now();
-    let written = tokio::task::spawn_blocking(move || vault.order(&applied)).await;
+    let written = vault.blocking().run(move || vault.order(&applied)).await;
     match written {
         Ok(Ok(held)) => {
             metrics::histogram!("quorate_raft_snapshot_seconds").record(began.elapsed().as_secs_f64());

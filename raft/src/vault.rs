@@ -14,16 +14,18 @@ use crate::{
         self,
         form::{LogIdForm, PlaceForm},
     },
+    ground::{Blocking, Ground},
     start::Folders,
     types::lock,
 };
 use machine::{Record, RecordKey, State};
 use std::sync::{
-    Mutex,
+    Arc, Mutex,
     atomic::{AtomicBool, Ordering},
 };
 use storage::{
     Checkpoint,
+    fs::File,
     snapshot::{Incoming, Reader, Snapshots, Stored},
 };
 
@@ -80,6 +82,7 @@ pub(crate) struct Vault {
     ordered: AtomicBool,
     /// `None` once it is closed.
     checkpoint: Mutex<Option<Slot>>,
+    blocking: Blocking,
 }
 
 /// The checkpoint, and the state in it: what the next one is compared with. `None` if it must be written whole.
@@ -91,9 +94,18 @@ struct Slot {
 impl Vault {
     /// Opens the folders and reads the checkpoint. Without one the state is empty, and openraft takes in the newest
     /// snapshot before it goes on with the log.
-    pub(crate) fn open(folders: &Folders) -> Result<(Self, Applied), VaultError> {
-        let snapshots = Snapshots::open(&folders.snapshots)?;
+    pub(crate) fn open(folders: &Folders, ground: &Ground) -> Result<(Self, Applied), VaultError> {
+        let snapshots = match ground {
+            Ground::System => Snapshots::open(&folders.snapshots)?,
+            Ground::Simulated(ground) => Snapshots::open_on(Arc::clone(&ground.files), &folders.snapshots)?,
+        };
         let newest = newest(&snapshots)?;
+        let (writing, ordered) = (Mutex::new(()), AtomicBool::new(false));
+        let (newest, blocking) = (Mutex::new(newest), ground.blocking());
+        if let Ground::Simulated(_) = ground {
+            let checkpoint = Mutex::new(None);
+            return Ok((Self { snapshots, newest, writing, ordered, checkpoint, blocking }, Applied::default()));
+        }
         let mut store = Checkpoint::open(&folders.checkpoint)?;
         let (applied, last) = match load(&mut store) {
             Ok(Some(applied)) => {
@@ -111,14 +123,18 @@ impl Vault {
                 (Applied::default(), None)
             }
         };
-        let vault = Self {
-            snapshots,
-            newest: Mutex::new(newest),
-            writing: Mutex::new(()),
-            ordered: AtomicBool::new(false),
-            checkpoint: Mutex::new(Some(Slot { store, last })),
-        };
-        Ok((vault, applied))
+        let checkpoint = Mutex::new(Some(Slot { store, last }));
+        Ok((Self { snapshots, newest, writing, ordered, checkpoint, blocking }, applied))
+    }
+
+    /// Where to do what blocks.
+    pub(crate) fn blocking(&self) -> Blocking {
+        self.blocking
+    }
+
+    /// The bytes of a snapshot file.
+    pub(crate) fn file(&self, held: &Held) -> Result<Box<dyn File>, VaultError> {
+        Ok(self.snapshots.file(&held.stored)?)
     }
 
     /// The newest snapshot file.

@@ -49,7 +49,10 @@ mod contents;
 mod format;
 mod replay;
 mod segment;
+mod stepper;
 mod writer;
+
+pub use stepper::Stepper;
 
 /// One entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -201,16 +204,20 @@ impl Log {
 
     /// Opens the log on another file system than the real one.
     pub fn open_on(fs: Arc<dyn Fs>, dir: &Path, settings: LogSettings) -> Result<Log, Error> {
-        fs.create_dir(dir).map_err(|error| Error::io(dir, "create", error))?;
-        let replayed = replay::replay(fs.as_ref(), dir)?;
-        let torn_bytes = replayed.torn_bytes;
-        let shortage = Shortage::default();
-        let (writer, shared) = writer::Writer::new(fs, dir, &settings, replayed, shortage.clone())?;
+        let (writer, mut owner) = Owner::open(fs, dir, settings)?;
         let thread = std::thread::Builder::new()
             .name("storage-log".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| Error::io(dir, "start the log's thread for", error))?;
-        Ok(Log { owner: Arc::new(Owner { shared, settings, torn_bytes, shortage, thread: Some(thread) }) })
+        owner.thread = Some(thread);
+        Ok(Log { owner: Arc::new(owner) })
+    }
+
+    /// Opens the log without a thread: nothing is written before the caller [steps](Stepper::step), for simulations in which every write
+    /// happens at a moment of their choice. Here [`Log::sync`] waits for ever, unless somebody else steps.
+    pub fn open_stepped(fs: Arc<dyn Fs>, dir: &Path, settings: LogSettings) -> Result<(Log, Stepper), Error> {
+        let (writer, owner) = Owner::open(fs, dir, settings)?;
+        Ok((Log { owner: Arc::new(owner) }, Stepper::new(writer)))
     }
 
     /// Adds entries at the end; `done` runs once they are durable, in the order of calls.
@@ -434,6 +441,17 @@ impl fmt::Debug for Log {
             .field("last", &inner.contents.last())
             .field("failure", &inner.failure)
             .finish_non_exhaustive()
+    }
+}
+
+impl Owner {
+    fn open(fs: Arc<dyn Fs>, dir: &Path, settings: LogSettings) -> Result<(writer::Writer, Owner), Error> {
+        fs.create_dir(dir).map_err(|error| Error::io(dir, "create", error))?;
+        let replayed = replay::replay(fs.as_ref(), dir)?;
+        let torn_bytes = replayed.torn_bytes;
+        let shortage = Shortage::default();
+        let (writer, shared) = writer::Writer::new(fs, dir, &settings, replayed, shortage.clone())?;
+        Ok((writer, Owner { shared, settings, torn_bytes, shortage, thread: None }))
     }
 }
 

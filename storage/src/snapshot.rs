@@ -93,6 +93,11 @@ impl Snapshots {
         Reader::open_on(self.fs.as_ref(), &stored.path)
     }
 
+    /// The bytes of a snapshot, as they are.
+    pub fn file(&self, stored: &Stored) -> Result<Box<dyn File>, Error> {
+        self.fs.open(&stored.path).map_err(|error| Error::io(&stored.path, "open", error))
+    }
+
     /// The snapshots, oldest first. Their contents are verified only when they are read.
     pub fn list(&self) -> Result<Vec<Stored>, Error> {
         let mut found = Vec::new();

@@ -4,8 +4,8 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -405,4 +405,29 @@ fn the_last_clone_may_be_dropped_by_a_completion() {
     });
     drop(clone);
     wait.recv().unwrap().unwrap();
+}
+
+#[test]
+fn a_log_without_a_thread_writes_when_it_is_told_to_and_forgets_the_rest() {
+    let disk = Simulated::new();
+    let dir = Path::new("/log");
+    let (log, mut stepper) = Log::open_stepped(Arc::new(disk.clone()), dir, LogSettings::default()).unwrap();
+    let done = Arc::new(Mutex::new(Vec::new()));
+    let note = |name: &'static str| {
+        let done = done.clone();
+        move |result: Result<(), Error>| done.lock().unwrap().push((name, result.is_ok()))
+    };
+    log.append(vec![record(1)], note("one"));
+    log.save_vote("me".into(), note("vote"));
+    assert!(done.lock().unwrap().is_empty(), "nobody has written it");
+    assert!(stepper.step());
+    assert!(!stepper.step());
+    assert_eq!(*done.lock().unwrap(), [("one", true), ("vote", true)]);
+    log.append(vec![record(2)], note("two"));
+    drop(stepper);
+    assert_eq!(done.lock().unwrap().last(), Some(&("two", false)));
+    drop(log);
+    let disk = disk.power_cut(storage::fs::Loss::All);
+    let (log, _stepper) = Log::open_stepped(Arc::new(disk), dir, LogSettings::default()).unwrap();
+    assert_eq!((log.last_index(), log.vote()), (Some(1), Some("me".into())));
 }

@@ -78,6 +78,7 @@ async fn node(id: NodeId, dir: &Path, peers: Vec<(NodeId, String)>, listener: Tc
         publish: Arc::new(|_| async {}.boxed()),
         certificate: watch::Sender::new(Certificate::default()).subscribe(),
         callers: Callers::Trusted,
+        ground: raft::Ground::System,
     })
     .await
     .unwrap();

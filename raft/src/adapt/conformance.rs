@@ -22,7 +22,7 @@ impl StoreBuilder<TypeConfig, Log, Machine, TempDir> for OnDisk {
         let folders =
             Folders { log: path.join("log"), checkpoint: path.join("checkpoint"), snapshots: path.join("snapshots") };
         let log = Log::new(storage::Log::open(&folders.log, storage::LogSettings::default()).unwrap());
-        let (vault, applied) = Vault::open(&folders).unwrap();
+        let (vault, applied) = Vault::open(&folders, &crate::Ground::System).unwrap();
         Ok((dir, log, Machine::new(&applied, Arc::new(vault))))
     }
 }

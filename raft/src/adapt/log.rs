@@ -10,6 +10,7 @@ use crate::{
         self,
         form::{EntryForm, LogIdForm, VoteForm},
     },
+    ground::{Blocking, DiskPause},
     types::{LogEntry, LogId, TypeConfig, Vote},
 };
 use bytes::Bytes;
@@ -29,7 +30,11 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::oneshot, time::Instant};
+use storage::log::Stepper;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::Instant,
+};
 
 /// Decoded entries kept: enough for followers that keep up.
 const RECENT_ENTRIES_MAX: usize = 1024;
@@ -40,6 +45,9 @@ const RECENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How often a stopping node looks whether others still hold the log.
 const LET_GO_LOOK: Duration = Duration::from_millis(5);
 
+/// A log is idle when nothing was written for so long.
+const IDLE: Duration = Duration::from_millis(100);
+
 /// Bytes read at a time for a follower or to apply: bounds a message and a batch.
 const READ_BYTES_MAX: usize = 2 * 1024 * 1024;
 
@@ -49,6 +57,19 @@ pub(crate) struct Log {
     store: storage::Log,
     recent: Arc<Mutex<Recent>>,
     appended_bytes: Arc<AtomicU64>,
+    blocking: Blocking,
+    /// Whom to tell that something is queued, if the store has no thread of its own.
+    work: Option<Arc<Work>>,
+}
+
+/// There is something to write; and when this is dropped, nothing more will come.
+#[derive(Default)]
+struct Work(Arc<Notify>);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        self.0.notify_one();
+    }
 }
 
 /// The newest entries, decoded; consecutive, ending with the last of the log.
@@ -111,7 +132,36 @@ impl Recent {
 
 impl Log {
     pub(crate) fn new(store: storage::Log) -> Self {
-        Self { store, recent: Arc::default(), appended_bytes: Arc::default() }
+        let blocking = Blocking::Threads;
+        Self { store, recent: Arc::default(), appended_bytes: Arc::default(), blocking, work: None }
+    }
+
+    /// A log whose store has no thread: the future writes what is queued, as slowly as the disk is, and ends with the log.
+    pub(crate) fn stepped(
+        store: storage::Log,
+        mut stepper: Stepper,
+        pause: DiskPause,
+    ) -> (Self, impl Future<Output = ()>) {
+        let work = Arc::new(Work::default());
+        let (news, held) = (Arc::clone(&work.0), Arc::downgrade(&work));
+        let step = async move {
+            while held.strong_count() > 0 {
+                if tokio::time::timeout(IDLE, news.notified()).await.is_err() {
+                    stepper.rest();
+                    news.notified().await;
+                }
+                tokio::time::sleep(pause()).await;
+                while stepper.step() {}
+            }
+            stepper.rest();
+        };
+        (Self { blocking: Blocking::Here, work: Some(work), ..Self::new(store) }, step)
+    }
+
+    fn wake(&self) {
+        if let Some(work) = &self.work {
+            work.0.notify_one();
+        }
     }
 
     /// Bytes appended since the log was opened.
@@ -126,7 +176,7 @@ impl Log {
         }
         let alone = Arc::strong_count(&self.recent) == 1;
         // Ends the storage's thread, which finishes its queue.
-        let dropped = tokio::task::spawn_blocking(move || drop(self)).await;
+        let dropped = self.blocking.run(move || drop(self)).await;
         alone && dropped.is_ok()
     }
 
@@ -157,7 +207,7 @@ impl Log {
             return Ok(entries);
         }
         let store = self.store.clone();
-        let records = tokio::task::spawn_blocking(move || {
+        let records = self.blocking.run(move || {
             store
                 .read(start..end, bytes_max)
                 .map_err(disk)?
@@ -165,7 +215,7 @@ impl Log {
                 .map(|record| decode_entry(record.index, &record.bytes))
                 .collect::<io::Result<Vec<_>>>()
         });
-        records.await.map_err(io::Error::other)?
+        records.await?
     }
 
     async fn read_all(&self, mut start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
@@ -278,7 +328,7 @@ impl RaftLogStorage<TypeConfig> for Log {
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
         let last_purged_log_id = self.purged()?;
         let store = self.store.clone();
-        let last = tokio::task::spawn_blocking(move || store.last()).await.map_err(io::Error::other)?.map_err(disk)?;
+        let last = self.blocking.run(move || store.last()).await?.map_err(disk)?;
         let last_log_id = match last {
             Some(record) => Some(decode_entry(record.index, &record.bytes)?.log_id),
             None => last_purged_log_id,
@@ -294,12 +344,14 @@ impl RaftLogStorage<TypeConfig> for Log {
         let vote = codec::encode(&VoteForm::from(vote))?;
         let (done, wait) = completion();
         self.store.save_vote(vote, done);
+        self.wake();
         wait.await
     }
 
     /// Not synced: after a power cut an older mark only means that the newest entries are applied a moment later.
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         self.store.save_committed(codec::encode(&committed.as_ref().map(LogIdForm::from))?);
+        self.wake();
         Ok(())
     }
 
@@ -331,6 +383,7 @@ impl RaftLogStorage<TypeConfig> for Log {
         }
         self.appended_bytes.fetch_add(total, Ordering::Relaxed);
         self.store.append(records, move |result| callback.io_completed(result.map_err(disk)));
+        self.wake();
         Ok(())
     }
 
@@ -339,6 +392,7 @@ impl RaftLogStorage<TypeConfig> for Log {
         self.recent().truncate_from(from);
         let (done, wait) = completion();
         self.store.truncate_from(from, done);
+        self.wake();
         wait.await
     }
 
@@ -347,6 +401,7 @@ impl RaftLogStorage<TypeConfig> for Log {
         let marker = codec::encode(&LogIdForm::from(&upto))?;
         let (done, wait) = completion();
         self.store.purge_to(upto.index(), marker, done);
+        self.wake();
         wait.await
     }
 }

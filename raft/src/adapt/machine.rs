@@ -126,8 +126,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, offered: Offered) -> io::Result<()> {
         let last = meta.last_log_id.as_ref().map(LogIdForm::from);
         let vault = Arc::clone(&self.vault);
-        let install = tokio::task::spawn_blocking(move || vault.install(offered, last));
-        let applied = install.await.map_err(io::Error::other)??;
+        let applied = vault.blocking().run(move || vault.install(offered, last)).await??;
         self.state = applied.state;
         self.last = applied.last;
         self.membership = applied.membership;
@@ -154,7 +153,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
     async fn build_snapshot(&mut self) -> io::Result<openraft::type_config::alias::SnapshotOf<TypeConfig, Offered>> {
         let (applied, vault) = (Arc::clone(&self.applied), Arc::clone(&self.vault));
-        let held = tokio::task::spawn_blocking(move || vault.deliver(&applied)).await.map_err(io::Error::other)??;
+        let held = vault.blocking().run(move || vault.deliver(&applied)).await??;
         offer(held)
     }
 }

@@ -32,13 +32,14 @@ use openraft::{
 };
 use proto::peer::{Message, SnapshotPiece, raft_client::RaftClient};
 use std::{
-    io::Read,
+    io,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
+use storage::fs::File;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
@@ -148,7 +149,7 @@ impl Client {
         let head = codec::encode(&head).map_err(garbled)?;
         let (mut client, link) = self.link().await?;
         let moved = Arc::new(AtomicU64::new(0));
-        let pieces = pieces(head, held.stored.path.clone(), Arc::clone(&moved));
+        let pieces = pieces(head, Arc::clone(&self.vault), held.clone(), Arc::clone(&moved));
         let call = client.snapshot(pieces);
         tokio::pin!(call);
         let mut before = 0;
@@ -178,7 +179,7 @@ impl Client {
     /// file is written anew, and the next attempt sends that.
     async fn verify(&self, held: &Held) -> Result<(), Failure> {
         let (vault, held, applied) = (Arc::clone(&self.vault), held.clone(), Arc::clone(&self.applied.borrow()));
-        let verified = tokio::task::spawn_blocking(move || vault.renew_if_damaged(&held, &applied)).await;
+        let verified = self.vault.blocking().run(move || vault.renew_if_damaged(&held, &applied)).await;
         match verified {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(Unreachable::from_string("the snapshot file was damaged and is written anew").into()),
@@ -188,35 +189,54 @@ impl Client {
     }
 }
 
-/// The bytes of a snapshot file as messages, read on a thread of their own.
+/// The bytes of a snapshot file as messages, read a few pieces ahead.
 fn pieces(
     head: Bytes,
-    path: std::path::PathBuf,
+    vault: Arc<Vault>,
+    held: Held,
     moved: Arc<AtomicU64>,
 ) -> impl Stream<Item = SnapshotPiece> + Send + 'static {
     let (send, receive) = mpsc::channel(PIECES_AHEAD);
-    tokio::task::spawn_blocking(move || {
-        let mut file = match std::fs::File::open(&path) {
-            Ok(file) => file,
-            Err(error) => return tracing::warn!(%error, file = %path.display(), "snapshot file"),
-        };
-        let mut head = head;
-        loop {
-            let mut data = Vec::with_capacity(PIECE_BYTES);
-            match file.by_ref().take(PIECE_BYTES as u64).read_to_end(&mut data) {
-                Ok(0) => return,
-                Ok(_) => {}
-                // The stream ends early; the peer sees that the file is not whole.
-                Err(error) => return tracing::warn!(%error, file = %path.display(), "snapshot file"),
-            }
-            let piece = SnapshotPiece { head: std::mem::take(&mut head), data: data.into() };
-            if send.blocking_send(piece).is_err() {
-                return;
-            }
-            moved.fetch_add(1, Ordering::Relaxed);
+    tokio::spawn(async move {
+        let path = held.stored.path.clone();
+        // When it fails, the stream ends early; the peer sees that the file is not whole.
+        if let Err(error) = send_pieces(head, &vault, held, moved, &send).await {
+            tracing::warn!(%error, file = %path.display(), "snapshot file");
         }
     });
     ReceiverStream::new(receive)
+}
+
+async fn send_pieces(
+    mut head: Bytes,
+    vault: &Arc<Vault>,
+    held: Held,
+    moved: Arc<AtomicU64>,
+    send: &mpsc::Sender<SnapshotPiece>,
+) -> io::Result<()> {
+    let on = vault.blocking();
+    let vault = Arc::clone(vault);
+    let file: Arc<dyn File> = on.run(move || vault.file(&held)).await??.into();
+    let mut offset = 0_u64;
+    loop {
+        let from = Arc::clone(&file);
+        let read = on.run(move || {
+            let mut data = vec![0; PIECE_BYTES];
+            let read = from.read_at(&mut data, offset)?;
+            data.truncate(read);
+            io::Result::Ok(data)
+        });
+        let data = read.await??;
+        if data.is_empty() {
+            return Ok(());
+        }
+        offset = offset.saturating_add(data.len() as u64);
+        let piece = SnapshotPiece { head: std::mem::take(&mut head), data: data.into() };
+        if send.send(piece).await.is_err() {
+            return Ok(());
+        }
+        moved.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// What a failed call means for openraft. It waits a little longer before the next call to an unreachable peer.

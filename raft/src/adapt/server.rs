@@ -10,6 +10,7 @@ use crate::{
         },
     },
     disk::Disk,
+    ground::Blocking,
     start::{Caller, Callers},
     types::{Raft, Vote},
     vault::{Offered, Vault},
@@ -150,14 +151,14 @@ impl raft_server::Raft for RaftService {
         if self.disk.look() {
             return Err(full());
         }
-        let vault = Arc::clone(&self.vault);
-        let mut incoming = blocking(move || vault.receive()).await?.map_err(disk)?;
+        let (vault, on) = (Arc::clone(&self.vault), self.vault.blocking());
+        let mut incoming = blocking(on, move || vault.receive()).await?.map_err(disk)?;
         let mut piece = Some(first);
         while let Some(SnapshotPiece { data, .. }) = piece {
             if incoming.received() > head.bytes {
                 return Err(Status::data_loss("more bytes than were announced"));
             }
-            incoming = blocking(move || incoming.append(&data).map(|()| incoming)).await?.map_err(disk)?;
+            incoming = blocking(on, move || incoming.append(&data).map(|()| incoming)).await?.map_err(disk)?;
             piece = pieces.message().await?;
         }
         if incoming.received() != head.bytes {
@@ -174,8 +175,8 @@ impl raft_server::Raft for RaftService {
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
-    tokio::task::spawn_blocking(work).await.map_err(|_| Status::internal("a blocking task has ended early"))
+async fn blocking<T: Send + 'static>(on: Blocking, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    on.run(work).await.map_err(|_| Status::internal("a blocking task has ended early"))
 }
 
 fn full() -> Status {

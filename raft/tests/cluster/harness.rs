@@ -255,6 +255,7 @@ impl Cluster {
             certificate: watch::Sender::new(Certificate { authority_sha256: vec![1; 32], not_after_ms: 99 })
                 .subscribe(),
             callers: Callers::Trusted,
+            ground: raft::Ground::System,
         };
         (start, enforced, gate)
     }

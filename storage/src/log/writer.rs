@@ -110,10 +110,30 @@ impl Writer {
     }
 
     pub(super) fn run(mut self) {
-        // Whatever ends this thread, nobody waits for ever.
-        let _end = End { shared: self.shared.clone() };
+        let _end = self.end();
         while let Some(jobs) = self.next_batch() {
             self.serve(jobs);
+        }
+    }
+
+    /// Whatever ends this writer, nobody waits for ever.
+    pub(super) fn end(&self) -> End {
+        End { shared: self.shared.clone() }
+    }
+
+    /// Writes one batch of what is queued now, and completes it. `false` if nothing is.
+    pub(super) fn step(&mut self) -> bool {
+        let shared = self.shared.clone();
+        let Some(jobs) = take_batch(&mut shared.lock()) else { return false };
+        shared.room.notify_all();
+        self.serve(jobs);
+        true
+    }
+
+    /// What a writer does for which there is nothing to do: see [`LogSettings::idle_mark`].
+    pub(super) fn rest(&mut self) {
+        if !self.marked && self.shared.lock().failure.is_none() {
+            self.mark();
         }
     }
 
@@ -122,16 +142,7 @@ impl Writer {
         let shared = self.shared.clone();
         let mut inner = shared.lock();
         loop {
-            if !inner.queue.is_empty() {
-                let mut weight = 0;
-                let mut jobs = Vec::new();
-                while weight < BATCH_BYTES
-                    && let Some(job) = inner.queue.pop_front()
-                {
-                    weight += job.weight();
-                    jobs.push(job);
-                }
-                inner.queued_bytes -= weight;
+            if let Some(jobs) = take_batch(&mut inner) {
                 drop(inner);
                 shared.room.notify_all();
                 return Some(jobs);
@@ -402,8 +413,22 @@ impl Writer {
     }
 }
 
+/// Takes what is queued, as much as one write should have.
+fn take_batch(inner: &mut Inner) -> Option<Vec<Job>> {
+    let mut weight = 0;
+    let mut jobs = Vec::new();
+    while weight < BATCH_BYTES
+        && let Some(job) = inner.queue.pop_front()
+    {
+        weight += job.weight();
+        jobs.push(job);
+    }
+    inner.queued_bytes -= weight;
+    (!jobs.is_empty()).then_some(jobs)
+}
+
 /// Answers whoever still waits when the I/O thread ends, be it by a panic in a completion.
-struct End {
+pub(super) struct End {
     shared: Arc<Shared>,
 }
 
