@@ -12,6 +12,7 @@ mod admin_flow;
 mod bad_input;
 mod command_line;
 mod documented;
+mod draining;
 mod failover;
 mod full_disk;
 mod limit_usage;

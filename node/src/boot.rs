@@ -310,9 +310,9 @@ async fn end(
     raft: &raft::Handle,
     port: ClusterPort,
 ) -> Result<(), BootError> {
-    let (delay, timeout) = match &ended {
-        Ending::Told { in_a_hurry: false } => (settings.drain_delay, settings.drain_timeout),
-        Ending::Told { in_a_hurry: true } | Ending::Removed => (Duration::ZERO, HURRY),
+    let (delay, timeout, is_hurried) = match &ended {
+        Ending::Told { in_a_hurry: false } => (settings.drain_delay, settings.drain_timeout, false),
+        Ending::Told { in_a_hurry: true } | Ending::Removed => (Duration::ZERO, HURRY, true),
         Ending::Failed(reason) => return Err(BootError::Failed(reason.clone())),
     };
     tracing::info!(?ended, "the node is stopping");
@@ -324,7 +324,12 @@ async fn end(
         }
     };
     let handing_over = tokio::time::timeout(delay, handing_over);
-    let _ = tokio::join!(handing_over, tokio::time::sleep(delay));
+    let leaving = async {
+        if let (Some(gateway), false) = (&gateway, is_hurried) {
+            gateway.leave(delay).await;
+        }
+    };
+    let _ = tokio::join!(handing_over, leaving);
     if let Some(gateway) = gateway {
         gateway.drain(timeout).await;
     }

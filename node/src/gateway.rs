@@ -6,6 +6,7 @@
 //! refuse with. [`worker`] is what a thread holds between requests, [`running`] the threads themselves.
 
 mod authorize;
+pub(crate) mod draining;
 mod exchange;
 mod explain;
 mod forward;
@@ -57,6 +58,9 @@ pub(crate) async fn handle(connection: Arc<Connection>, request: Request<Incomin
     headers::for_client(response.headers_mut(), &exchange.request_id, node);
     if let Some(limits) = exchange.limits() {
         limits.fields().write(response.headers_mut(), exchange.limited.standings());
+    }
+    if exchange.connection.is_ending() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     exchange.status = response.status().as_u16();
     response.map(|body| body.carrying(exchange, is_bare))

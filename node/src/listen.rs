@@ -11,9 +11,9 @@ use crate::gateway::{StartError, Worker};
 use arc_swap::ArcSwap;
 use connection::Protocol;
 use http::HeaderValue;
-use metrics::{Gauge, counter, gauge};
+use metrics::{Counter, Gauge, counter, gauge};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, SockFilter, Socket, Type};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
@@ -32,6 +32,20 @@ use tokio_rustls::TlsAcceptor;
 const BACKLOG: i32 = 4096;
 /// After an error that will not go away at once: no descriptors left, say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a closing listener waits for handshakes of TCP that have begun: a round trip or two.
+const QUEUE_PATIENCE: Duration = Duration::from_millis(300);
+/// A program for the kernel's filter of a listening socket: drops what would begin a connection, and nothing else. It
+/// sees segments from their TCP header on, and in its byte 13 the flags.
+const NO_NEW_CONNECTIONS: [SockFilter; 4] = [
+    // The byte at 13.
+    SockFilter::new(0x30, 0, 0, 13),
+    // Is SYN set? (A listener gets none with SYN and ACK.)
+    SockFilter::new(0x45, 0, 1, 0x02),
+    // Then nothing of it is kept,
+    SockFilter::new(0x06, 0, 0, 0),
+    // else all.
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+];
 /// How HTTP/2 begins, where nobody has asked for it before.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
@@ -111,8 +125,9 @@ fn socket(address: SocketAddr, shares: bool) -> io::Result<std::net::TcpListener
     Ok(socket.into())
 }
 
-/// Accepts connections until the node drains.
+/// Accepts connections until the node closes, and then those that are in its queue.
 pub(crate) async fn accept(worker: Arc<Worker>, listener: Listener) {
+    let _accepting = Accepting(Arc::clone(&worker));
     let Listener { socket, tls } = listener;
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
@@ -121,30 +136,80 @@ pub(crate) async fn accept(worker: Arc<Worker>, listener: Listener) {
             return;
         }
     };
-    let refused = counter!("quorate_connections_refused_total");
-    let open = gauge!("quorate_connections", "listener" => if tls.is_some() { "tls" } else { "plain" });
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = worker.drained() => return,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-                continue;
+    let door = Door::new(Arc::clone(&worker), tls);
+    tokio::select! {
+        () = door.admit_all(&listener) => {}
+        () = worker.shared.draining.closing() => close(&door, listener).await,
+    }
+}
+
+/// Takes the connections that the kernel has made for this listener, or is about to make, and closes it. Clients take
+/// them for open, and may have sent a request already: closing at once would reset them. Others that share the port do not
+/// take them over.
+async fn close(door: &Door, listener: TcpListener) {
+    if door.worker.shared.draining.last_call().is_zero() {
+        return;
+    }
+    // From here on nobody begins to connect. Who tries again after a second is refused, and knows that nothing was taken.
+    if let Err(error) = socket2::SockRef::from(&listener).attach_filter(&NO_NEW_CONNECTIONS) {
+        tracing::warn!(%error, "a listener closes while clients may be connecting");
+    }
+    let _ = timeout(QUEUE_PATIENCE, door.admit_all(&listener)).await;
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, peer)) = listener.accept() {
+        let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+        if let Ok(stream) = stream {
+            door.admit(stream, peer);
+        }
+    }
+}
+
+/// A listener that accepts, or takes what is queued.
+struct Accepting(Arc<Worker>);
+
+impl Drop for Accepting {
+    fn drop(&mut self) {
+        self.0.shared.draining.listener_closed();
+    }
+}
+
+/// What every connection of a listener passes.
+struct Door {
+    worker: Arc<Worker>,
+    tls: Option<Arc<ArcSwap<Tls>>>,
+    open: Gauge,
+    refused: Counter,
+}
+
+impl Door {
+    fn new(worker: Arc<Worker>, tls: Option<Arc<ArcSwap<Tls>>>) -> Self {
+        let open = gauge!("quorate_connections", "listener" => if tls.is_some() { "tls" } else { "plain" });
+        Self { worker, tls, open, refused: counter!("quorate_connections_refused_total") }
+    }
+
+    async fn admit_all(&self, listener: &TcpListener) {
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => self.admit(stream, peer),
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
             }
-        };
-        let shared = &worker.shared;
+        }
+    }
+
+    /// Serves a connection, if there is room for it.
+    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
+        let shared = &self.worker.shared;
         if shared.connections.load(Ordering::Relaxed) >= shared.settings.caps.connections_max {
-            refused.increment(1);
-            continue;
+            self.refused.increment(1);
+            return;
         }
         shared.connections.fetch_add(1, Ordering::Relaxed);
-        open.increment(1);
-        let tls = tls.as_ref().map(|tls| tls.load_full());
-        let counted = Counted(Arc::clone(&worker), open.clone());
+        self.open.increment(1);
+        let tls = self.tls.as_ref().map(|tls| tls.load_full());
+        let counted = Counted(Arc::clone(&self.worker), self.open.clone());
         tokio::spawn(async move {
             let counted = counted;
             // Responses are written whole: waiting for more to send would only delay them.
@@ -164,8 +229,8 @@ impl Drop for Counted {
     fn drop(&mut self) {
         self.1.decrement(1);
         let shared = &self.0.shared;
-        if shared.connections.fetch_sub(1, Ordering::Relaxed) == 1 && self.0.is_draining() {
-            shared.emptied.notify_waiters();
+        if shared.connections.fetch_sub(1, Ordering::SeqCst) == 1 {
+            shared.draining.no_connection();
         }
     }
 }
@@ -175,12 +240,12 @@ async fn plain(worker: Arc<Worker>, mut stream: TcpStream, peer: SocketAddr) {
     connection::serve(worker, peer, None, protocol, stream, prefix).await;
 }
 
-/// Waits for the beginning of a connection: not too long, and not while the node drains.
+/// Waits for the beginning of a connection: not too long, and less so while the node closes.
 async fn patiently<T>(worker: &Worker, beginning: impl Future<Output = T>) -> Option<T> {
     let patience = worker.shared.settings.caps.header_read_timeout;
     tokio::select! {
         begun = timeout(patience, beginning) => begun.ok(),
-        () = worker.drained() => None,
+        () = worker.shared.draining.last_call_over() => None,
     }
 }
 

@@ -1,7 +1,11 @@
 //! Load balancers of the machine with the configurations of `deploy/`: only addresses are replaced.
 
 use crate::{cluster::Node, free_port::free_port, process::Process, programs};
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 use tempfile::TempDir;
 
 /// A running load balancer.
@@ -9,6 +13,10 @@ use tempfile::TempDir;
 pub struct Balancer {
     /// Where it takes requests.
     pub address: String,
+    /// The same over TLS; only HAProxy does.
+    pub tls_address: String,
+    /// What signed its certificate.
+    pub authority: PathBuf,
     /// Its process.
     pub process: Process,
     _directory: TempDir,
@@ -20,11 +28,31 @@ const PLACES: [&str; 3] = ["10.0.0.11:8080", "10.0.0.12:8080", "10.0.0.13:8080"]
 impl Balancer {
     /// HAProxy, or `None` where it is not installed.
     pub fn haproxy(nodes: &[Node]) -> Option<Self> {
+        Self::haproxy_changed(nodes, |_| {})
+    }
+
+    /// HAProxy that sends nothing twice but what it could not send at all.
+    pub fn haproxy_that_repeats_connections_alone(nodes: &[Node]) -> Option<Self> {
+        Self::haproxy_changed(nodes, |text| {
+            replace(text, "retry-on conn-failure empty-response", "retry-on conn-failure")
+        })
+    }
+
+    fn haproxy_changed(nodes: &[Node], change: impl FnOnce(&mut String)) -> Option<Self> {
         let program = programs::installed("haproxy")?;
         let directory = tempfile::tempdir().expect("a temporary directory");
         let address = format!("127.0.0.1:{}", free_port());
         let mut text = deployed("haproxy/haproxy.cfg");
         replace(&mut text, "bind :80\n", &format!("bind {address}\n"));
+        let tls_address = format!("127.0.0.1:{}", free_port());
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+        let authority = directory.path().join("ca.pem");
+        fs::write(&authority, made.cert.pem()).expect("a certificate file");
+        let both = directory.path().join("both.pem");
+        fs::write(&both, made.cert.pem() + &made.signing_key.serialize_pem()).expect("a certificate file");
+        replace(&mut text, "# For TLS: bind :443 ", &format!("bind {tls_address} "));
+        replace(&mut text, "crt /etc/haproxy/certs/", &format!("crt {}", both.display()));
+        change(&mut text);
         for (place, node) in PLACES.iter().zip(nodes) {
             let port = node.ops.rsplit(':').next().expect("host:port");
             replace(&mut text, place, &format!("{} port {port}", node.gateway));
@@ -33,7 +61,7 @@ impl Balancer {
         fs::write(&file, text).expect("a configuration file");
         let mut command = Command::new(program);
         command.arg("-db").arg("-f").arg(file);
-        Some(Self::start(command, address, directory))
+        Some(Self { tls_address, authority, ..Self::start(command, address, directory) })
     }
 
     /// nginx, or `None` where it is not installed.
@@ -68,7 +96,7 @@ impl Balancer {
             assert!(process.ended().is_none(), "the load balancer ended\n{}", process.tail());
             std::net::TcpStream::connect(&address)
         });
-        Self { address, process, _directory: directory }
+        Self { address, tls_address: String::new(), authority: PathBuf::new(), process, _directory: directory }
     }
 }
 

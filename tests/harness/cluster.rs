@@ -24,6 +24,8 @@ pub struct Cluster {
     /// The nodes, in the order in which they joined.
     pub nodes: Vec<Node>,
     context: PathBuf,
+    /// Settings that go before those in the files.
+    environment: Vec<(&'static str, String)>,
     directory: TempDir,
     _permit: Option<Permit>,
 }
@@ -41,6 +43,8 @@ pub struct Node {
     pub ops: String,
     /// Its settings file, data and logs lie below.
     pub directory: PathBuf,
+    /// Variables of its environment, when it runs.
+    pub environment: Vec<(&'static str, String)>,
     /// The running program.
     pub process: Option<Process>,
 }
@@ -48,7 +52,14 @@ pub struct Node {
 impl Cluster {
     /// As many nodes, all of them ready, with as many of them voting as the cluster wants.
     pub fn start(count: usize) -> Self {
-        let mut cluster = Self::first("");
+        Self::start_with(count, &[])
+    }
+
+    /// The same, with these variables in the environment of every node.
+    pub fn start_with(count: usize, environment: &[(&'static str, &str)]) -> Self {
+        let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let permit = Permit::take();
+        let mut cluster = Self { _permit: Some(permit), ..Self::begin("", environment) };
         for _ in 1..count {
             cluster.add(&[]);
         }
@@ -64,14 +75,19 @@ impl Cluster {
 
     /// The same without a permit: for a second cluster beside one that has it.
     pub fn first_beside(settings: &str) -> Self {
+        Self::begin(settings, Vec::new())
+    }
+
+    fn begin(settings: &str, environment: Vec<(&'static str, String)>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut node = Node::prepare(directory.path(), "n1", settings);
+        node.environment.clone_from(&environment);
         let init = node.quorate("init", &[]);
         assert_eq!(init.code, 0, "{init}");
         let context = printed_context(&init);
         node.run();
         node.wait_ready();
-        Self { nodes: vec![node], context, directory, _permit: None }
+        Self { nodes: vec![node], context, environment, directory, _permit: None }
     }
 
     /// Adds a node: a token, `join` with these further arguments, `run`; waits until it is ready. Returns its number.
@@ -90,7 +106,9 @@ impl Cluster {
 
     /// Settings and directories of one more node, which is neither joined nor started.
     pub fn prepare(&self, name: &str) -> Node {
-        Node::prepare(self.directory.path(), name, "")
+        let mut node = Node::prepare(self.directory.path(), name, "");
+        node.environment.clone_from(&self.environment);
+        node
     }
 
     /// A fresh join token.
@@ -191,7 +209,7 @@ impl Node {
              [cluster]\nbind = \"{cluster}\"\n[ops]\nbind = \"{ops}\"\n",
         );
         fs::write(directory.join("node.toml"), text).expect("a settings file");
-        Self { name: name.to_owned(), gateway, cluster, ops, directory, process: None }
+        Self { name: name.to_owned(), gateway, cluster, ops, directory, environment: Vec::new(), process: None }
     }
 
     /// The settings file.
@@ -221,6 +239,7 @@ impl Node {
     pub fn run_with(&mut self, change: impl FnOnce(&mut Command)) {
         let mut command = Command::new(programs::quorate());
         command.args(["run", "--config"]).arg(self.config());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         change(&mut command);
         self.process = Some(Process::start(command, &self.directory.join("run")));
     }

@@ -2,6 +2,7 @@
 
 use super::{
     Clock, Settings, StartError, Worker,
+    draining::{Draining, Stage},
     limit::NodeLimits,
     record::LogWriter,
     upkeep,
@@ -28,6 +29,10 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 /// Looks that wait for one worker. Views are published one after the other, so there is one.
 const LOOKS_MAX: usize = 4;
+
+/// How long a connection without a request in flight may still bring one after the listeners have closed, if its client
+/// could not be told before: longer than a TLS handshake takes around the world.
+const LAST_CALL: Duration = Duration::from_secs(2);
 
 /// The running data plane. Clones are the same one; when the last is dropped, it stops.
 #[derive(Clone)]
@@ -98,11 +103,9 @@ pub fn start(settings: Settings, node: NodeId, clock: Arc<dyn Clock>, first: Arc
         published: ArcSwap::from_pointee(Published { view: first, compiled, limits }),
         connections: AtomicUsize::new(0),
         in_flight: AtomicUsize::new(0),
-        draining: AtomicBool::new(false),
-        drain: Notify::new(),
+        draining: Draining::default(),
         stopped: AtomicBool::new(false),
         stop: Notify::new(),
-        emptied: Notify::new(),
         settings,
     });
     let mut running = Running {
@@ -132,6 +135,7 @@ fn run(worker: Arc<Worker>, listeners: Vec<Listener>, asked: mpsc::Receiver<Look
             tokio::spawn(Arc::clone(&worker.deadlines).look());
             tokio::spawn(upkeep::run(Arc::clone(&worker), asked));
             for listener in listeners {
+                worker.shared.draining.listener_opened();
                 tokio::spawn(listen::accept(Arc::clone(&worker), listener));
             }
             worker.stopped().await;
@@ -176,24 +180,27 @@ impl Handle {
         self.0.addresses
     }
 
+    /// Asks clients to look elsewhere while everything is still served, new connections too. Resolves after the delay.
+    pub fn leave(&self, delay: Duration) -> BoxFuture<'static, ()> {
+        let running = Arc::clone(&self.0);
+        Box::pin(async move {
+            running.shared.draining.reach(Stage::Leaving);
+            tokio::time::sleep(delay / 2).await;
+            running.shared.draining.reach(Stage::Parting);
+            tokio::time::sleep(delay / 2).await;
+        })
+    }
+
     /// Takes no new connections, lets requests in flight finish for at most this long, then ends what is left. It cannot
-    /// be started again.
+    /// be started again. Without [`Handle::leave`] before it, connections that are idle end unannounced.
     pub fn drain(&self, at_most: Duration) -> BoxFuture<'static, ()> {
         let running = Arc::clone(&self.0);
         Box::pin(async move {
             let shared = &running.shared;
-            shared.draining.store(true, Ordering::SeqCst);
-            shared.drain.notify_waiters();
+            let announced = shared.draining.stage() > Stage::Serving;
+            shared.draining.close(if announced { LAST_CALL.min(at_most / 2) } else { Duration::ZERO });
             running.each_connection(Connection::wake);
-            let emptied = async {
-                loop {
-                    let notified = shared.emptied.notified();
-                    if shared.connections.load(Ordering::SeqCst) == 0 {
-                        return;
-                    }
-                    notified.await;
-                }
-            };
+            let emptied = shared.draining.emptied(&shared.connections);
             if tokio::time::timeout(at_most, emptied).await.is_err() {
                 running.each_connection(Connection::end);
             }

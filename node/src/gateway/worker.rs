@@ -7,6 +7,7 @@
 use super::{
     Clock, Settings,
     authorize::Decisions,
+    draining::Draining,
     forward::{Deadlines, Pool},
     in_flight::InFlight,
     limit::{NodeLimits, RouteLimits, WorkerLimits},
@@ -40,14 +41,10 @@ pub(crate) struct Shared {
     pub(crate) published: ArcSwap<Published>,
     pub(crate) connections: AtomicUsize,
     pub(crate) in_flight: AtomicUsize,
-    pub(crate) draining: AtomicBool,
-    /// Told when the node begins to drain.
-    pub(crate) drain: Notify,
+    pub(crate) draining: Draining,
     pub(crate) stopped: AtomicBool,
     /// Told when the workers are to end.
     pub(crate) stop: Notify,
-    /// Told when the last connection of a draining node is gone.
-    pub(crate) emptied: Notify,
 }
 
 /// A view, and what was compiled from it.
@@ -165,18 +162,9 @@ impl Worker {
         self.next_connection.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Resolves when the node drains.
-    pub(crate) async fn drained(&self) {
-        told(&self.shared.drain, &self.shared.draining).await;
-    }
-
     /// Resolves when the worker is to end.
     pub(crate) async fn stopped(&self) {
         told(&self.shared.stop, &self.shared.stopped).await;
-    }
-
-    pub(crate) fn is_draining(&self) -> bool {
-        self.shared.draining.load(Ordering::Relaxed)
     }
 }
 

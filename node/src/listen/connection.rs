@@ -6,7 +6,7 @@
 
 use super::{tls::Shown, wire::Wire};
 use crate::{
-    gateway::{self, Caps, Worker, worker::lock},
+    gateway::{self, Caps, Worker, draining::Stage, worker::lock},
     listen::headers_of,
 };
 use http::HeaderValue;
@@ -34,6 +34,8 @@ const READ_AHEAD_BYTES_MIN: usize = 64 * 1024;
 /// HTTP/2 has no idle exchange of bytes to tell a dead peer by.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// A connection is not looked at more often.
+const INTERVAL_MIN: Duration = Duration::from_millis(5);
 /// Header fields that hyper reads without asking for memory.
 const FIELDS_INLINE: usize = 100;
 
@@ -57,15 +59,19 @@ pub(crate) struct Connection {
     body_waits: AtomicU32,
     is_ended: AtomicBool,
     waker: Mutex<Option<Waker>>,
+    protocol: Protocol,
+    /// How far the node was on its way out when the connection was made.
+    born: Stage,
 }
 
 impl Connection {
-    fn new(worker: Arc<Worker>, peer: SocketAddr, tls: Option<Shown>) -> Self {
+    fn new(worker: Arc<Worker>, peer: SocketAddr, tls: Option<Shown>, protocol: Protocol) -> Self {
         let peer = peer.ip().to_canonical();
         Self {
             id: worker.next_connection(),
             peer_header: headers_of(peer),
             is_trusted: is_trusted(&worker, peer),
+            born: worker.shared.draining.stage(),
             worker,
             peer,
             tls,
@@ -77,6 +83,7 @@ impl Connection {
             body_waits: AtomicU32::new(0),
             is_ended: AtomicBool::new(false),
             waker: Mutex::new(None),
+            protocol,
         }
     }
 
@@ -112,6 +119,13 @@ impl Connection {
         } else {
             self.body_waits.fetch_sub(1, Relaxed);
         }
+    }
+
+    /// Whether the answer that is being made is the last one: the client must be told, or it could send its next request
+    /// into a connection that closes. HTTP/2 has its own way of saying so.
+    pub(crate) fn is_ending(&self) -> bool {
+        let stage = self.worker.shared.draining.stage();
+        self.protocol == Protocol::Http1 && (stage >= Stage::Parting || stage > self.born)
     }
 
     /// Looks at the connection again: the node drains.
@@ -152,7 +166,7 @@ pub(super) async fn serve<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let connection = Arc::new(Connection::new(worker, peer, tls));
+    let connection = Arc::new(Connection::new(worker, peer, tls, protocol));
     let worker = Arc::clone(&connection.worker);
     lock(&worker.connections).insert(connection.id, Arc::clone(&connection));
     let io = TokioIo::new(Wire::new(stream, prefix, Arc::clone(&connection)));
@@ -213,6 +227,7 @@ async fn run<C, E>(
     let mut watch = Watch::new(caps, protocol);
     let mut timer = pin!(sleep(watch.interval));
     let mut is_shut_down = false;
+    let mut is_closing = false;
     // The waker of a task stays the same as long as the task.
     let mut is_known = false;
     std::future::poll_fn(|cx: &mut Context<'_>| {
@@ -224,9 +239,21 @@ async fn run<C, E>(
             if connection.is_ended.load(Relaxed) {
                 return Poll::Ready(());
             }
-            if !is_shut_down && connection.worker.is_draining() {
-                is_shut_down = true;
-                shut_down(served.as_mut());
+            let draining = &connection.worker.shared.draining;
+            if !is_closing && draining.is_closing() {
+                is_closing = true;
+                match protocol {
+                    // The client is told to open no more streams, and then which ones were taken.
+                    Protocol::Http2 => {
+                        is_shut_down = true;
+                        shut_down(served.as_mut());
+                    }
+                    // Hyper would close it at once if it is idle, with a request perhaps on its way.
+                    Protocol::Http1 => {
+                        watch.hurry(draining.last_call());
+                        timer.as_mut().reset(Instant::now());
+                    }
+                }
             }
             if served.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
@@ -256,6 +283,8 @@ struct Watch {
     interval: Duration,
     header_read_timeout: Duration,
     idle_timeout: Duration,
+    /// The same for a connection that could be idle or new, when the node closes.
+    last_call: Option<Duration>,
     seen: Option<(Wait, u64, Instant)>,
 }
 
@@ -283,14 +312,21 @@ enum Verdict {
 
 impl Watch {
     fn new(caps: &Caps, protocol: Protocol) -> Self {
-        let interval = (caps.header_read_timeout.min(caps.idle_timeout) / 4).max(Duration::from_millis(5));
+        let interval = (caps.header_read_timeout.min(caps.idle_timeout) / 4).max(INTERVAL_MIN);
         Self {
             protocol,
             interval,
             header_read_timeout: caps.header_read_timeout,
             idle_timeout: caps.idle_timeout,
+            last_call: None,
             seen: None,
         }
+    }
+
+    /// From now on only what is in flight, or on its way, is waited for.
+    fn hurry(&mut self, last_call: Duration) {
+        self.last_call = Some(last_call);
+        self.interval = self.interval.min((last_call / 4).max(INTERVAL_MIN));
     }
 
     fn look(&mut self, connection: &Connection, now: Instant) -> Verdict {
@@ -317,7 +353,11 @@ impl Watch {
             }
         };
         let waited = now.saturating_duration_since(since) + self.interval;
+        let is_silent = !connection.is_partial.load(Relaxed);
         match wait {
+            Wait::Header | Wait::Request if is_silent && self.last_call.is_some_and(|last| waited > last) => {
+                Verdict::Idle
+            }
             Wait::Header if waited > self.header_read_timeout => Verdict::Stalled,
             Wait::Request if waited > self.idle_timeout => Verdict::Idle,
             Wait::Client if waited > self.idle_timeout => Verdict::Stalled,
