@@ -12,6 +12,7 @@ use crate::{
     wait::eventually,
 };
 use std::{
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -43,6 +44,8 @@ pub struct Node {
     pub ops: String,
     /// Its settings file, data and logs lie below.
     pub directory: PathBuf,
+    /// What stands before the program when it runs: another one that becomes it, such as `taskset`, with its arguments.
+    pub under: Vec<String>,
     /// Variables of its environment, when it runs.
     pub environment: Vec<(&'static str, String)>,
     /// The running program.
@@ -58,10 +61,19 @@ impl Cluster {
     /// The same, with these variables in the environment of every node.
     pub fn start_with(count: usize, environment: &[(&'static str, &str)]) -> Self {
         let environment: Vec<_> = environment.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Self::several(count, environment, |_| {})
+    }
+
+    /// The same, each node changed before it runs.
+    pub fn start_changed(count: usize, change: impl Fn(&mut Node)) -> Self {
+        Self::several(count, Vec::new(), change)
+    }
+
+    fn several(count: usize, environment: Vec<(&'static str, String)>, change: impl Fn(&mut Node)) -> Self {
         let permit = Permit::take();
-        let mut cluster = Self { _permit: Some(permit), ..Self::begin("", environment) };
+        let mut cluster = Self { _permit: Some(permit), ..Self::begin("", environment, &change) };
         for _ in 1..count {
-            cluster.add(&[]);
+            cluster.add_changed(&[], &change);
         }
         cluster.wait_until_voting(count.min(3));
         cluster
@@ -75,13 +87,14 @@ impl Cluster {
 
     /// The same without a permit: for a second cluster beside one that has it.
     pub fn first_beside(settings: &str) -> Self {
-        Self::begin(settings, Vec::new())
+        Self::begin(settings, Vec::new(), |_| {})
     }
 
-    fn begin(settings: &str, environment: Vec<(&'static str, String)>) -> Self {
+    fn begin(settings: &str, environment: Vec<(&'static str, String)>, change: impl Fn(&mut Node)) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut node = Node::prepare(directory.path(), "n1", settings);
         node.environment.clone_from(&environment);
+        change(&mut node);
         let init = node.quorate("init", &[]);
         assert_eq!(init.code, 0, "{init}");
         let context = printed_context(&init);
@@ -92,7 +105,12 @@ impl Cluster {
 
     /// Adds a node: a token, `join` with these further arguments, `run`; waits until it is ready. Returns its number.
     pub fn add(&mut self, arguments: &[&str]) -> u64 {
+        self.add_changed(arguments, |_| {})
+    }
+
+    fn add_changed(&mut self, arguments: &[&str], change: impl Fn(&mut Node)) -> u64 {
         let mut node = self.prepare(&format!("n{}", self.nodes.len() + 1));
+        change(&mut node);
         let token = self.token();
         let peer = self.peer();
         let join = node.quorate("join", &[&["--peer", &peer, "--token", &token], arguments].concat());
@@ -209,7 +227,8 @@ impl Node {
              [cluster]\nbind = \"{cluster}\"\n[ops]\nbind = \"{ops}\"\n",
         );
         fs::write(directory.join("node.toml"), text).expect("a settings file");
-        Self { name: name.to_owned(), gateway, cluster, ops, directory, environment: Vec::new(), process: None }
+        let (under, environment) = (Vec::new(), Vec::new());
+        Self { name: name.to_owned(), gateway, cluster, ops, directory, under, environment, process: None }
     }
 
     /// The settings file.
@@ -237,8 +256,9 @@ impl Node {
 
     /// Starts `quorate run`, changed in some way.
     pub fn run_with(&mut self, change: impl FnOnce(&mut Command)) {
-        let mut command = Command::new(programs::quorate());
-        command.args(["run", "--config"]).arg(self.config());
+        let mut words = self.under.iter().map(OsStr::new).chain([programs::quorate().as_os_str()]);
+        let mut command = Command::new(words.next().expect("the program at least"));
+        command.args(words).args(["run", "--config"]).arg(self.config());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         change(&mut command);
         self.process = Some(Process::start(command, &self.directory.join("run")));
