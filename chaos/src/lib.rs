@@ -1,8 +1,9 @@
 //! Breaks Quorate on purpose and checks what it promised.
 //!
-//! [`sim`] drives the pure core alone, thousands of runs a minute, each repeatable from its seed. What runs on real
-//! processes leaves a [`history`], which [`invariant`] judges.
+//! [`sim`] drives the pure core alone, thousands of runs a minute, each repeatable from its seed. [`run`] breaks real processes; it
+//! leaves a [`history`], which [`invariant`] judges.
 
 pub mod history;
 pub mod invariant;
+pub mod run;
 pub mod sim;

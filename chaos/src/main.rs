@@ -1,18 +1,21 @@
-//! `cargo run -p chaos -- sim --seeds N`: breaks the pure core on purpose.
+//! `cargo run -p chaos -- run --seed S`: breaks a cluster of real processes on purpose. `… -- sim --seeds N`: the same with the
+//! pure core alone, in simulation.
 #![allow(clippy::print_stdout, reason = "a command line tool")]
 
 use anyhow::{Context as _, bail};
 use chaos::{
     history::History,
     invariant::{self, Verdict},
+    run::{self, Options},
     sim::{self, Mutation, Outcome, Scenario, Steady},
 };
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use machine::limit::Rate;
 use std::{
     path::{Path, PathBuf},
+    process::ExitCode,
     sync::atomic::{AtomicU64, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Breaks Quorate on purpose and checks what it promised.
@@ -39,6 +42,9 @@ enum What {
         #[arg(long, default_value = "chance")]
         scenario: String,
     },
+    /// Breaks a cluster of real processes, and judges what it promised. Exit code 0: all held; 1: something did not; 2: nothing
+    /// follows, for a fault never took hold or the machine failed.
+    Run(Box<RunOptions>),
     /// Prints what limits cost and lose under a steady load of three nodes, in the simulation.
     Figures,
     /// Judges the history of a run on real processes by every invariant.
@@ -49,6 +55,37 @@ enum What {
         #[arg(long)]
         only: Option<String>,
     },
+}
+
+#[derive(Args)]
+struct RunOptions {
+    /// What is done when, and to whom.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How long faults go on.
+    #[arg(long, default_value_t = 10, conflicts_with = "seconds")]
+    minutes: u64,
+    /// The same in seconds.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// How many nodes: three to five.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=5))]
+    nodes: u8,
+    /// The program under test. [default: built by cargo in the profile of this program; or `quorate` in $QUORATE_BIN_DIR]
+    #[arg(long)]
+    quorate: Option<PathBuf>,
+    /// Keep history and logs also if all is well.
+    #[arg(long)]
+    keep: bool,
+    /// Kinds of faults, or how they begin, separated by commas. `none` for none. [default: all]
+    #[arg(long, value_delimiter = ',')]
+    faults: Vec<String>,
+    /// All nodes on loopback, without namespaces: fewer faults.
+    #[arg(long)]
+    loopback: bool,
+    /// Where the run's folder is made. [default: the folder for temporary files]
+    #[arg(long)]
+    folder: Option<PathBuf>,
 }
 
 /// Loads that differ in one thing each.
@@ -112,13 +149,35 @@ fn check(folder: &Path, only: Option<&str>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     match CommandLine::parse().what {
-        What::Figures => measure(),
-        What::Check { folder, only } => check(&folder, only.as_deref()),
+        What::Figures => measure()?,
+        What::Check { folder, only } => check(&folder, only.as_deref())?,
+        What::Run(options) => return Ok(on_processes(*options)),
         What::Sim { seeds, first, mutation, scenario } => {
             let found = Scenario::ALL.into_iter().find(|known| known.as_str() == scenario);
-            simulate(found.with_context(|| format!("no scenario {scenario:?}"))?, first, seeds, mutation.as_deref())
+            simulate(found.with_context(|| format!("no scenario {scenario:?}"))?, first, seeds, mutation.as_deref())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn on_processes(options: RunOptions) -> ExitCode {
+    let options = Options {
+        seed: options.seed,
+        length: Duration::from_secs(options.seconds.unwrap_or(options.minutes * 60)),
+        nodes: usize::from(options.nodes),
+        quorate: options.quorate,
+        keep: options.keep,
+        faults: options.faults,
+        loopback: options.loopback,
+        folder: options.folder,
+    };
+    match run::run(&options) {
+        Ok(conclusion) => ExitCode::from(conclusion.code()),
+        Err(error) => {
+            println!("Void: {error:#}; repeat it with\n  {}", options.repeat_line());
+            ExitCode::from(run::Conclusion::Void.code())
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::{
         newcomer::{self, Join, JoinError},
         service::EnrolService,
     },
-    gateway,
+    faults, gateway,
     listen::Certificates,
     ops,
     pki::{
@@ -245,7 +245,7 @@ async fn begin_consensus(
         expect_data: identity.took_part,
         peers: identity.peers.iter().map(|peer| (peer.node, peer.address.clone())).collect(),
         timing,
-        upkeep: raft::Upkeep { disk_low_bytes: settings.disk_free_min, ..raft::Upkeep::default() },
+        upkeep: upkeep(settings),
         dial: Arc::clone(&dial),
         clock: Arc::new(SystemClock),
         publish: publishing.publish(),
@@ -269,6 +269,20 @@ async fn begin_consensus(
         "the node has started"
     );
     Ok(Consensus { raft, registrar, port })
+}
+
+/// When snapshots and checkpoints are made. A test that lasts minutes wants to see many.
+fn upkeep(settings: &Settings) -> raft::Upkeep {
+    let upkeep = raft::Upkeep { disk_low_bytes: settings.disk_free_min, ..raft::Upkeep::default() };
+    match faults::at_start().and_then(|faults| faults.snapshot_entries) {
+        Some(entries) => raft::Upkeep {
+            snapshot_entries: entries,
+            keep_entries: entries / 10,
+            checkpoint_every: Duration::from_secs(3),
+            ..upkeep
+        },
+        None => upkeep,
+    }
 }
 
 fn routes(raft: &raft::Handle, registrar: &Registrar) -> Routes {

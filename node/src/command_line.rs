@@ -158,6 +158,9 @@ pub struct Run {
     /// Stop when standard input ends: how `quorate dev` makes sure that no node outlives it.
     #[arg(long, hide = true)]
     pub stop_with_stdin: bool,
+    /// Get wrong what this file says: for tests of the product, and a danger to everything else.
+    #[arg(long, hide = true, value_name = "FILE")]
+    pub unsafe_test_faults: Option<PathBuf>,
     /// Settings of the node.
     #[command(flatten)]
     pub settings: Written,

@@ -11,6 +11,7 @@ pub mod credential;
 pub mod dev;
 pub mod directory;
 pub mod enrol;
+pub mod faults;
 pub mod gateway;
 pub mod init;
 pub mod inspect;

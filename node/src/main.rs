@@ -6,7 +6,7 @@ use quorate::{
     clock::SystemClock,
     command_line::{CertificateVerb, Command, CommandLine, Init, SnapshotVerb},
     config::{self, check},
-    dev, init, inspect, join, logging, renew,
+    dev, faults, init, inspect, join, logging, renew,
 };
 use std::{io::Write, process::ExitCode};
 
@@ -44,6 +44,9 @@ fn perform(command: Command) -> anyhow::Result<()> {
             let settings = config::load(options.config.as_deref(), options.settings)?;
             let join = join::wish(options.joining)?;
             logging::start(&settings.log);
+            if let Some(file) = options.unsafe_test_faults {
+                faults::obey(file)?;
+            }
             let running = boot::Running { join, stop_with_stdin: options.stop_with_stdin };
             let runtime = runtime()?;
             let ran = runtime.block_on(boot::run(settings, running));

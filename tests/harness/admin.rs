@@ -8,6 +8,7 @@ use std::{
     io::{Error, Read},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -25,22 +26,42 @@ struct Context {
 
 /// Connects to the cluster listener at `host:port` as the operator of a context file.
 pub async fn connect(context: &Path, address: &str) -> Channel {
-    let connector = connector(context);
-    let address_ = address.to_owned();
-    let dial = tower::service_fn(move |_| {
-        let (connector, address) = (connector.clone(), address_.clone());
+    Endpoint::from_static(ENDPOINT)
+        .connect_with_connector(dialer(context, address))
+        .await
+        .unwrap_or_else(|error| panic!("{address}: {error:?}"))
+}
+
+/// The same, connecting with the first call, and again after every break: for a node that may be out of reach. A connection
+/// that is silent for this long is given up.
+pub fn lazy(context: &Path, address: &str, silence: Duration) -> Channel {
+    let _entered = crate::runtime::runtime().enter();
+    Endpoint::from_static(ENDPOINT)
+        .connect_timeout(silence)
+        .http2_keep_alive_interval(silence)
+        .keep_alive_timeout(silence)
+        .connect_with_connector_lazy(dialer(context, address))
+}
+
+const ENDPOINT: &str = "http://node.quorate.internal";
+
+fn dialer(
+    context: &Path,
+    address: &str,
+) -> impl tower::Service<http::Uri, Response = Tls, Error = Error, Future: Send> + Clone + Send + 'static {
+    let (connector, address) = (connector(context), address.to_owned());
+    tower::service_fn(move |_| {
+        let (connector, address) = (connector.clone(), address.clone());
         async move {
             let tcp = TcpStream::connect(&address).await?;
             tcp.set_nodelay(true)?;
             let name = ServerName::try_from("node.quorate.internal").map_err(Error::other)?;
-            Ok::<_, Error>(hyper_util::rt::TokioIo::new(connector.connect(name, tcp).await?))
+            Ok(hyper_util::rt::TokioIo::new(connector.connect(name, tcp).await?))
         }
-    });
-    Endpoint::from_static("http://node.quorate.internal")
-        .connect_with_connector(dial)
-        .await
-        .unwrap_or_else(|error| panic!("{address}: {error:?}"))
+    })
 }
+
+type Tls = hyper_util::rt::TokioIo<tokio_rustls::client::TlsStream<TcpStream>>;
 
 /// Sixteen random bytes for a request id.
 pub fn random() -> Vec<u8> {

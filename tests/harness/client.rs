@@ -27,6 +27,7 @@ pub struct Client {
     address: SocketAddr,
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     version: Version,
+    patience: Duration,
 }
 
 /// A request to be sent.
@@ -54,6 +55,7 @@ pub struct Answer {
 
 /// An open connection.
 pub struct Connection {
+    patience: Duration,
     sender: Sender,
     scheme: &'static str,
 }
@@ -116,7 +118,15 @@ impl Client {
             address: address.parse().unwrap_or_else(|error| panic!("{address}: {error}")),
             tls: None,
             version: Version::HTTP_11,
+            patience: PATIENCE,
         }
+    }
+
+    /// Waits no longer than this for a connection, and no longer than this for an answer.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// The same over TLS, trusting the certificates of a PEM file alone; the server is asked for as `localhost`.
@@ -142,7 +152,9 @@ impl Client {
     /// Opens a connection.
     pub fn connect(&self) -> Result<Connection, String> {
         runtime().block_on(async {
-            tokio::time::timeout(PATIENCE, self.open()).await.unwrap_or_else(|_| Err("connecting: too slow".to_owned()))
+            tokio::time::timeout(self.patience, self.open())
+                .await
+                .unwrap_or_else(|_| Err("connecting: too slow".to_owned()))
         })
     }
 
@@ -174,7 +186,7 @@ impl Client {
                 self.handshake(TokioIo::new(stream)).await?
             }
         };
-        Ok(Connection { sender, scheme })
+        Ok(Connection { patience: self.patience, sender, scheme })
     }
 
     async fn handshake<S>(&self, stream: S) -> Result<Sender, String>
@@ -204,7 +216,9 @@ impl Connection {
     /// Sends a request.
     pub fn try_send(&mut self, call: Call) -> Result<Answer, String> {
         runtime().block_on(async {
-            tokio::time::timeout(PATIENCE, self.exchange(call)).await.unwrap_or_else(|_| Err("no answer".to_owned()))
+            tokio::time::timeout(self.patience, self.exchange(call))
+                .await
+                .unwrap_or_else(|_| Err("no answer".to_owned()))
         })
     }
 
@@ -212,12 +226,13 @@ impl Connection {
     pub fn send_together(&mut self, calls: Vec<Call>) -> Vec<Result<Answer, String>> {
         let Sender::Two(sender) = &self.sender else { panic!("only HTTP/2 sends several at once") };
         runtime().block_on(async {
+            let patience = self.patience;
             let tasks: Vec<_> = calls
                 .into_iter()
                 .map(|call| {
-                    let mut one = Self { sender: Sender::Two(sender.clone()), scheme: self.scheme };
+                    let mut one = Self { patience, sender: Sender::Two(sender.clone()), scheme: self.scheme };
                     tokio::spawn(async move {
-                        tokio::time::timeout(PATIENCE, one.exchange(call))
+                        tokio::time::timeout(patience, one.exchange(call))
                             .await
                             .unwrap_or_else(|_| Err("no answer".to_owned()))
                     })

@@ -23,7 +23,16 @@ pub struct Process {
 
 impl Process {
     /// Starts a program; its output goes to `<log>.out` and `<log>.err`, appended.
-    pub fn start(mut command: Command, log: &Path) -> Self {
+    pub fn start(command: Command, log: &Path) -> Self {
+        Self::start_or_remove(command, log, log.parent().expect("logs lie in a folder of the test"))
+    }
+
+    /// The same, but what it wrote stays where it is, however the test program ends.
+    pub fn start_and_keep(command: Command, log: &Path) -> Self {
+        Self::start_or_remove(command, log, Path::new(""))
+    }
+
+    fn start_or_remove(mut command: Command, log: &Path, remove: &Path) -> Self {
         let (stdout, stderr) = (log.with_extension("out"), log.with_extension("err"));
         let child = command
             .stdin(Stdio::null())
@@ -35,11 +44,11 @@ impl Process {
         let reaper = Command::new("sh")
             .args([
                 "-c",
-                "cat >/dev/null; kill -s TERM -- \"-$1\" && sleep 2 && kill -s KILL -- \"-$1\"; rm -rf -- \"$2\"",
+                "cat >/dev/null; kill -s TERM -- \"-$1\" && sleep 2 && kill -s KILL -- \"-$1\"; [ -z \"$2\" ] || rm -rf -- \"$2\"",
                 "sh",
             ])
             .arg(child.id().to_string())
-            .arg(log.parent().expect("logs lie in a folder of the test"))
+            .arg(remove)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

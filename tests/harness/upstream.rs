@@ -14,7 +14,7 @@ use hyper_util::{
 };
 use std::{
     convert::Infallible,
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -72,9 +72,15 @@ impl Upstream {
 
     /// Answers what the closure says.
     pub fn with(reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
+        Self::at(Ipv4Addr::LOCALHOST.into(), usize::MAX, reply)
+    }
+
+    /// The same at an address of this machine, remembering only so many of the requests that it saw: for long runs, which
+    /// write down for themselves what they want to know.
+    pub fn at(host: IpAddr, remembered_max: usize, reply: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let reply = Arc::new(reply);
-        let listener = runtime().block_on(TcpListener::bind("127.0.0.1:0")).expect("a free port");
+        let listener = runtime().block_on(TcpListener::bind((host, 0))).expect("a free port");
         let address = listener.local_addr().expect("an address");
         let log = Arc::clone(&seen);
         let task = runtime().spawn(async move {
@@ -86,7 +92,12 @@ impl Upstream {
                         async move {
                             let Some(seen) = see(request).await else { return Ok(Response::new(Full::default())) };
                             let answer = reply(&seen);
-                            log.lock().expect("never poisoned").push(seen);
+                            {
+                                let mut log = log.lock().expect("never poisoned");
+                                if log.len() < remembered_max {
+                                    log.push(seen);
+                                }
+                            }
                             tokio::time::sleep(answer.after).await;
                             let mut response = Response::builder().status(answer.status);
                             for (name, value) in answer.headers {

@@ -1,7 +1,7 @@
 //! How this node is: what the health checks ask, put together from what runs.
 
 use super::metrics;
-use crate::{admin::admins_end, config::Settings, gateway, pki::trust::Trust};
+use crate::{admin::admins_end, clock::SystemClock, config::Settings, gateway, pki::trust::Trust};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use std::{
@@ -164,6 +164,9 @@ impl Condition {
                 object.insert(key.to_owned(), value);
             }
         };
+        if let Some((utc_ms, boot_us)) = SystemClock.wrong_by() {
+            add("unsafe_test_faults", json!({ "utc_ahead_ms": utc_ms, "boot_ahead_us": boot_us }));
+        }
         if let Some((node, cluster)) = self.node.get() {
             add("id", json!(node));
             add("cluster", json!(hex::encode(cluster)));

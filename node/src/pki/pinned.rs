@@ -1,7 +1,11 @@
 //! The connection that a newcomer makes before it trusts anybody: it accepts a node whose chain holds, and leads to, the
 //! authority that its join token names. What it learns over that connection is all it trusts from then on.
 
-use super::{PkiError, sha256, token::JoinToken, trust::provider};
+use super::{
+    PkiError, sha256,
+    token::JoinToken,
+    trust::{clock, provider},
+};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
@@ -24,7 +28,7 @@ use std::sync::{
 pub fn client_config(token: JoinToken) -> Result<(ClientConfig, Arc<AtomicBool>), PkiError> {
     let met_stranger = Arc::new(AtomicBool::new(false));
     let pinned = Pinned { token, met_stranger: Arc::clone(&met_stranger) };
-    let mut config = ClientConfig::builder_with_provider(provider())
+    let mut config = ClientConfig::builder_with_details(provider(), clock())
         .with_protocol_versions(&[&TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(pinned))

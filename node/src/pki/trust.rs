@@ -11,6 +11,7 @@ use super::{
     sha256,
     store::{NodeCertificate, Store},
 };
+use crate::clock::SystemClock;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use machine::View;
 use rustls::{
@@ -21,6 +22,7 @@ use rustls::{
         WebPkiClientVerifier,
         danger::{ClientCertVerified, ClientCertVerifier},
     },
+    time_provider::TimeProvider,
     version::TLS13,
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -28,6 +30,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 use tokio::sync::watch;
 
@@ -282,6 +285,20 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
+/// By what certificates are judged, named once too: this machine's calendar, as everything else reads it.
+pub(super) fn clock() -> Arc<dyn TimeProvider> {
+    Arc::new(Calendar)
+}
+
+#[derive(Debug)]
+struct Calendar;
+
+impl TimeProvider for Calendar {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(UnixTime::since_unix_epoch(Duration::from_millis(SystemClock.utc_ms())))
+    }
+}
+
 /// TLS settings of a client of the cluster port: an operator.
 ///
 /// # Errors
@@ -295,7 +312,7 @@ pub fn client_config(
     for authority in authorities {
         roots.add(authority.clone())?;
     }
-    let mut client = ClientConfig::builder_with_provider(provider())
+    let mut client = ClientConfig::builder_with_details(provider(), clock())
         .with_protocol_versions(&[&TLS13])?
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, key)?;
@@ -326,13 +343,13 @@ fn make(
         .build()
         .map_err(|error| PkiError::Certificate(error.to_string()))?;
     let verifier = CallerVerifier { webpki, view: Arc::clone(view) };
-    let mut server = ServerConfig::builder_with_provider(provider())
+    let mut server = ServerConfig::builder_with_details(provider(), clock())
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
         .with_single_cert(chain.clone(), node.key.clone_key())?;
     server.alpn_protocols = vec![b"h2".to_vec()];
 
-    let mut client = ClientConfig::builder_with_provider(provider())
+    let mut client = ClientConfig::builder_with_details(provider(), clock())
         .with_protocol_versions(&[&TLS13])?
         .with_root_certificates(roots)
         .with_client_auth_cert(chain, node.key.clone_key())?;
