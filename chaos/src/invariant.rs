@@ -3,6 +3,36 @@
 //! *Unknown is not failed*: what a history does not tell is not held against the product. And what was not checked is
 //! not held: an invariant that found nothing to look at says so.
 
+mod acked_survives;
+mod applied_monotonic;
+mod authority_is_exclusive_of_stale;
+mod converged;
+mod exactly_once;
+mod faults;
+mod joined;
+mod keeps_serving;
+mod linearizable_admin;
+mod never_overspend;
+mod no_secret_in_logs;
+mod revoked_stays_revoked;
+mod same_index_same_state;
+#[cfg(test)]
+mod script;
+#[cfg(test)]
+mod tests;
+
+pub use acked_survives::AckedSurvives;
+pub use applied_monotonic::AppliedMonotonic;
+pub use authority_is_exclusive_of_stale::AuthorityIsExclusiveOfStale;
+pub use converged::Converged;
+pub use exactly_once::ExactlyOnce;
+pub use keeps_serving::KeepsServing;
+pub use linearizable_admin::LinearizableAdmin;
+pub use never_overspend::NeverOverspend;
+pub use no_secret_in_logs::NoSecretInLogs;
+pub use revoked_stays_revoked::RevokedStaysRevoked;
+pub use same_index_same_state::SameIndexSameState;
+
 use crate::history::History;
 use std::fmt;
 
@@ -44,7 +74,19 @@ pub trait Invariant {
 /// Every invariant.
 #[must_use]
 pub fn all() -> Vec<Box<dyn Invariant>> {
-    Vec::new()
+    vec![
+        Box::new(NeverOverspend),
+        Box::new(RevokedStaysRevoked),
+        Box::new(AckedSurvives),
+        Box::new(LinearizableAdmin),
+        Box::new(ExactlyOnce),
+        Box::new(SameIndexSameState),
+        Box::new(AppliedMonotonic),
+        Box::new(AuthorityIsExclusiveOfStale),
+        Box::new(KeepsServing),
+        Box::new(Converged),
+        Box::new(NoSecretInLogs),
+    ]
 }
 
 impl fmt::Display for Verdict {

@@ -50,8 +50,13 @@ pub enum What {
     Audited(Audited),
     /// Every fault is healed, and the workload has stopped. What follows is how the cluster comes back.
     Healed,
-    /// The cluster had the time that it gets to come back. What follows is judged as its final state.
-    Settled,
+    /// The cluster has come back, or had all the time that it gets for it. What follows is judged as its final state:
+    /// reads of every object that was ever written, what every node says of itself (asked until all say a digest of one
+    /// index), every credential shown to every node on a route without limits.
+    Settled {
+        /// The members there are now.
+        nodes: Vec<u64>,
+    },
     /// What a limit let through under more demand than it admits, after everything settled.
     FullRate(FullRate),
     /// The last event: nothing is missing.

@@ -1,0 +1,87 @@
+//! What need not be searched: operations in doubt of which other answers tell whether and when they were done, or which no
+//! answer could tell from not done. Without this, each of them doubles the orders there are.
+
+use super::{
+    object::{Answer, Deed},
+    search::Timed,
+};
+use crate::history::Refused;
+use std::collections::{BTreeSet, HashMap};
+
+/// Marks the operations of objects whose revisions say little: where a key's creation was tried more than once, its
+/// answer may be the revision of a rotation that a retry made, and reads may see either.
+pub(super) fn loosen(operations: &mut [Timed<'_>]) {
+    let tried_again = |operation: &Timed<'_>| matches!(operation.deed, Deed::Create { .. }) && operation.attempts > 1;
+    if operations.iter().any(tried_again) {
+        operations.iter_mut().for_each(|operation| operation.loose = true);
+    }
+}
+
+/// A write in doubt whose value was read, and which nobody else wrote, was done before the first such read was over.
+pub(super) fn settle(operations: &mut [Timed<'_>]) {
+    let mut writers: HashMap<&str, u32> = HashMap::new();
+    let mut seen: HashMap<&str, (u64, u64)> = HashMap::new();
+    // When something is known of the object: what comes later was not there from the beginning.
+    let mut known_us = u64::MAX;
+    for operation in operations.iter() {
+        if let Some(value) = operation.deed.value() {
+            *writers.entry(value).or_default() += 1;
+        }
+        let ended_us = operation.ended_us.unwrap_or(u64::MAX);
+        if matches!(operation.answer, Answer::Done(_) | Answer::Found(_)) {
+            known_us = known_us.min(ended_us);
+        }
+        if let Answer::Found(Some(version)) = operation.answer {
+            let first = seen.entry(&version.value).or_insert((ended_us, version.revision));
+            *first = (*first).min((ended_us, version.revision));
+        }
+    }
+    for operation in operations.iter_mut().filter(|operation| operation.answer == Answer::Unknown) {
+        let Some((value, (ended_us, revision))) =
+            operation.deed.value().and_then(|value| Some((value, *seen.get(value)?)))
+        else {
+            continue;
+        };
+        let alone = writers.get(value) == Some(&1);
+        if alone && known_us < operation.began_us && ended_us >= operation.began_us && !operation.loose {
+            (operation.ended_us, operation.answer) = (Some(ended_us), Answer::Done(revision));
+        }
+    }
+}
+
+/// Drops writes in doubt whose value nobody ever saw, if no answer needs another revision than those that are known: an
+/// order with such a write is an order without it.
+pub(super) fn forget(operations: &mut Vec<Timed<'_>>) {
+    let known: BTreeSet<u64> = operations.iter().filter_map(revision_of).collect();
+    let is_explained = |operation: &Timed<'_>| match (operation.answer, operation.deed) {
+        (Answer::Refused(Refused::Conflict { actual: Some(actual) }), _) => known.contains(&actual),
+        (Answer::Refused(_), _) => false,
+        (Answer::Done(_), deed) => deed.expected().is_none_or(|expected| known.contains(&expected)),
+        (Answer::Found(_) | Answer::Unknown, _) => true,
+    };
+    if !operations.iter().all(is_explained) {
+        return;
+    }
+    let seen: BTreeSet<&str> = operations
+        .iter()
+        .filter_map(|operation| match operation.answer {
+            Answer::Found(Some(version)) => Some(version.value.as_str()),
+            Answer::Done(_) => operation.deed.value(),
+            _ => None,
+        })
+        .collect();
+    operations.retain(|operation| {
+        let replaces = matches!(operation.deed, Deed::Put { .. } | Deed::Change { .. });
+        let in_doubt = operation.answer == Answer::Unknown && replaces;
+        !in_doubt || operation.deed.value().is_some_and(|value| seen.contains(value))
+    });
+}
+
+/// A revision that the object surely had.
+fn revision_of(operation: &Timed<'_>) -> Option<u64> {
+    match (operation.answer, operation.deed) {
+        (Answer::Found(Some(version)), _) => Some(version.revision),
+        (Answer::Done(revision), Deed::Create { .. } | Deed::Put { .. } | Deed::Change { .. }) => Some(revision),
+        _ => None,
+    }
+}
