@@ -6,6 +6,8 @@
 mod audit;
 mod ca;
 mod cluster;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod keys;
 mod members;
 mod operators;

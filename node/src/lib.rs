@@ -12,6 +12,8 @@ pub mod dev;
 pub mod directory;
 pub mod enrol;
 pub mod faults;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod gateway;
 pub mod init;
 pub mod inspect;

@@ -346,7 +346,7 @@ fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
-fn proposed(reply: &ProposeReply) -> Result<Result<Committed, Refused>, Status> {
+pub(crate) fn proposed(reply: &ProposeReply) -> Result<Result<Committed, Refused>, Status> {
     match reply.declined() {
         peer::Declined::Unspecified => {}
         peer::Declined::Overloaded => return Ok(Err(Refused::Overloaded)),

@@ -37,6 +37,8 @@ mod clock;
 pub mod codec;
 mod disk;
 mod forward;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod ground;
 mod handle;
 mod inspect;

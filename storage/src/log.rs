@@ -93,6 +93,9 @@ impl Default for LogSettings {
 /// The longest entry, vote or marker.
 pub const RECORD_BYTES_MAX: usize = format::BODY_BYTES_MAX;
 
+/// The highest index of an entry: one less than there are numbers, so that there is always a next one.
+const INDEX_MAX: u64 = u64::MAX - 1;
+
 /// What a log takes on disk, for metrics and for deciding when to purge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogSize {
@@ -229,7 +232,7 @@ impl Log {
         let first = records.first().map(|record| record.index);
         let next = inner.contents.next().or(first).unwrap_or_default();
         for (expected, Record { index, bytes }) in (next..).zip(&records) {
-            if *index != expected || bytes.len() > RECORD_BYTES_MAX {
+            if *index != expected || *index > INDEX_MAX || bytes.len() > RECORD_BYTES_MAX {
                 drop(inner);
                 let what = format!("entry {index} of {} bytes where entry {expected} is next", bytes.len());
                 return done(Err(Error::refused(what)));
@@ -333,6 +336,10 @@ impl Log {
             drop(inner);
             return done(Err(Error::refused(what)));
         }
+        if index > INDEX_MAX {
+            drop(inner);
+            return done(Err(Error::refused(format!("truncating from entry {index}, which cannot be"))));
+        }
         if inner.failure.is_none() {
             inner.contents.truncate_from(index);
         }
@@ -347,6 +354,10 @@ impl Log {
             let what = format!("purging to entry {index} after a purge to {purged}");
             drop(inner);
             return done(Err(Error::refused(what)));
+        }
+        if index > INDEX_MAX {
+            drop(inner);
+            return done(Err(Error::refused(format!("purging to entry {index}, which cannot be"))));
         }
         if inner.failure.is_none() {
             inner.contents.purge_to(index, marker.clone());

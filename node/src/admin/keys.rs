@@ -178,7 +178,7 @@ fn created(done: &Done, credential: &Credential, view: &View) -> CreateKeyReply 
     }
 }
 
-fn imported(write: &Write, place: usize, key: ImportKey) -> Result<ImportedKey, Problem> {
+pub(super) fn imported(write: &Write, place: usize, key: ImportKey) -> Result<ImportedKey, Problem> {
     let at = |problem: Problem| problem.prefix(&format!("key {}", place + 1));
     let mut hash = [0; 32];
     hex::decode_to_slice(&key.sha256, &mut hash)
@@ -193,20 +193,20 @@ fn imported(write: &Write, place: usize, key: ImportKey) -> Result<ImportedKey, 
     })
 }
 
-fn label(text: String) -> Option<String> {
+pub(super) fn label(text: String) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-fn scopes(texts: &[String]) -> Result<BTreeSet<Name>, Problem> {
+pub(super) fn scopes(texts: &[String]) -> Result<BTreeSet<Name>, Problem> {
     texts.iter().map(|text| name(text)).collect()
 }
 
-fn key_id(text: &str) -> Result<KeyId, Problem> {
+pub(super) fn key_id(text: &str) -> Result<KeyId, Problem> {
     // People paste the whole key: that must not end up in a message.
     text.parse().map_err(|error: machine::key::InvalidKeyId| Problem::invalid(error.to_string()))
 }
 
-fn parse_state(text: &str) -> Result<KeyState, Problem> {
+pub(super) fn parse_state(text: &str) -> Result<KeyState, Problem> {
     [KeyState::Active, KeyState::Rotating, KeyState::Expired, KeyState::Revoked]
         .into_iter()
         .find(|known| state(*known) == text)
@@ -226,7 +226,7 @@ const fn state(state: KeyState) -> &'static str {
     }
 }
 
-fn page(
+pub(super) fn page(
     view: &View,
     now: Wall,
     consumer: Option<&Name>,

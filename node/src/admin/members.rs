@@ -76,7 +76,7 @@ impl Admin {
 }
 
 /// A member by its number or name. One that is leaving gives way to another of the same name.
-fn find(registry: &Registry, text: &str) -> Result<NodeId, Problem> {
+pub(super) fn find(registry: &Registry, text: &str) -> Result<NodeId, Problem> {
     if let Ok(id) = text.parse::<NodeId>()
         && registry.members.contains_key(&id)
     {

@@ -264,7 +264,7 @@ fn reply(plan: Plan, result: WriteResult) -> ApplyReply {
     }
 }
 
-fn noun(text: &str) -> Result<Noun, Problem> {
+pub(super) fn noun(text: &str) -> Result<Noun, Problem> {
     text.parse().map_err(|error: resource::UnknownNoun| Problem::invalid(error.to_string()))
 }
 
@@ -283,7 +283,7 @@ fn list(registry: &Registry, noun: Noun) -> Vec<ResourceInfo> {
     names.iter().filter_map(|name| info(registry, noun, name)).collect()
 }
 
-fn info(registry: &Registry, noun: Noun, name: &str) -> Option<ResourceInfo> {
+pub(super) fn info(registry: &Registry, noun: Noun, name: &str) -> Option<ResourceInfo> {
     let described = resource::document_json(registry, noun, name)?;
     let consumer = match noun {
         Noun::Consumer => registry.consumers.get(name),

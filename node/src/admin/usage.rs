@@ -43,7 +43,7 @@ fn missing(name: &Name) -> Problem {
     Problem::not_found(format!("there is no limit {name:?}"))
 }
 
-fn find(registry: &Registry, name: &Name) -> Result<Limit, Problem> {
+pub(super) fn find(registry: &Registry, name: &Name) -> Result<Limit, Problem> {
     let document = registry.document(Kind::Limit, name).ok_or_else(|| missing(name))?;
     match whole::stored(Kind::Limit, name, document) {
         Ok(Resource::Limit(limit)) => Ok(limit),
@@ -54,7 +54,12 @@ fn find(registry: &Registry, name: &Name) -> Result<Limit, Problem> {
 }
 
 /// Which bucket of a limit is meant.
-fn bucket_of(name: &Name, limit: &Limit, request: &LimitUsageRequest, registry: &Registry) -> Result<Named, Problem> {
+pub(super) fn bucket_of(
+    name: &Name,
+    limit: &Limit,
+    request: &LimitUsageRequest,
+    registry: &Registry,
+) -> Result<Named, Problem> {
     if limit.scope == Scope::Node {
         let message = format!("the limit {name:?} is local to each node (scope: node): the cluster does not count it");
         return Err(Problem::refused("local_limit", message).hint("each node's metrics say what it refused"));

@@ -5,12 +5,12 @@ use crate::types::{
     Gathered, LeaderId, LogEntry, LogId, Membership, Payload, Peer, SnapshotMeta, StoredMembership, TypeConfig, Vote,
 };
 use machine::{At, member::NodeId};
+pub(crate) use openraft::raft::{
+    AppendEntriesRequest, StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
 use openraft::{
     EntryPayload,
-    raft::{
-        AppendEntriesRequest, StreamAppendError, StreamAppendResult, TransferLeaderError, TransferLeaderRequest,
-        TransferLeaderResponse, VoteRequest, VoteResponse,
-    },
+    raft::{StreamAppendError, TransferLeaderError},
 };
 use serde::{Deserialize, Serialize};
 use std::{

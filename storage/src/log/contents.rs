@@ -13,8 +13,6 @@ pub(crate) enum Place {
     Stored { segment: u32, len: u32, offset: u64 },
     /// Not written yet; the ticket tells it from an earlier entry of the same index that was truncated in the queue.
     Queued { ticket: u64 },
-    /// In a segment before the oldest one found.
-    Missing,
 }
 
 /// The single-valued part of the log.
@@ -29,6 +27,9 @@ pub(crate) struct Markers {
 pub(crate) struct Contents {
     pub(crate) markers: Markers,
     first: u64,
+    /// How many entries, from the first on, are in segments before the oldest one found. Counted, not listed: a segment says how many
+    /// there were, and that may be anything.
+    unfound: u64,
     places: VecDeque<Place>,
     /// The last entries; everything that is still queued is among them.
     recent: VecDeque<Bytes>,
@@ -37,13 +38,14 @@ pub(crate) struct Contents {
 
 impl Contents {
     pub(crate) fn first(&self) -> Option<u64> {
-        (!self.places.is_empty()).then_some(self.first)
+        (self.unfound > 0 || !self.places.is_empty()).then_some(self.first)
     }
 
     pub(crate) fn last(&self) -> Option<u64> {
-        Some(self.first()? + self.places.len() as u64 - 1)
+        Some(self.first()? + self.unfound + self.places.len() as u64 - 1)
     }
 
+    /// How many can be read.
     pub(crate) fn len(&self) -> usize {
         self.places.len()
     }
@@ -58,7 +60,7 @@ impl Contents {
 
     /// Adds an entry. The caller has checked that it is the next one.
     pub(crate) fn push(&mut self, index: u64, place: Place, bytes: Option<Bytes>) {
-        if self.places.is_empty() {
+        if self.first().is_none() {
             self.first = index;
         }
         self.places.push_back(place);
@@ -72,8 +74,15 @@ impl Contents {
         }
     }
 
+    /// Begins with entries that were held when the oldest segment found was begun, and that are in others.
+    pub(crate) fn begin_unfound(&mut self, first: u64, last: u64) {
+        (self.first, self.unfound) = (first, last - first + 1);
+    }
+
     pub(crate) fn truncate_from(&mut self, index: u64) {
-        let keep = index.saturating_sub(self.first).min(self.places.len() as u64) as usize;
+        let keep = index.saturating_sub(self.first);
+        self.unfound = self.unfound.min(keep);
+        let keep = (keep - self.unfound).min(self.places.len() as u64) as usize;
         for _ in keep..self.places.len() {
             self.places.pop_back();
             self.recent_bytes -= self.recent.pop_back().map_or(0, |bytes| bytes.len());
@@ -81,6 +90,11 @@ impl Contents {
     }
 
     pub(crate) fn purge_to(&mut self, index: u64, marker: Bytes) {
+        if self.unfound > 0 && self.first <= index {
+            let gone = self.unfound.min(index - self.first + 1);
+            self.unfound -= gone;
+            self.first += gone;
+        }
         while self.first().is_some_and(|first| first <= index) {
             if self.recent.len() == self.places.len() {
                 self.recent_bytes -= self.recent.pop_front().map_or(0, |bytes| bytes.len());
@@ -123,12 +137,11 @@ impl Contents {
 
     /// The entries whose segment was not found.
     pub(crate) fn missing(&self) -> Option<(u64, u64)> {
-        let missing = self.places.iter().take_while(|place| **place == Place::Missing).count() as u64;
-        (missing > 0).then(|| (self.first, self.first + missing - 1))
+        (self.unfound > 0).then(|| (self.first, self.first + self.unfound - 1))
     }
 
     fn slot(&self, index: u64) -> Option<usize> {
-        usize::try_from(index.checked_sub(self.first)?).ok()
+        usize::try_from(index.checked_sub(self.first)?.checked_sub(self.unfound)?).ok()
     }
 
     fn forget_recent(&mut self) {
@@ -157,6 +170,26 @@ mod tests {
         assert_eq!((contents.place(5), contents.recent(5)), (Some(Place::Queued { ticket: 1 }), bytes("new")));
         contents.stored(5, 1, stored);
         assert_eq!(contents.place(5), Some(stored));
+    }
+
+    #[test]
+    fn entries_that_were_not_found_go_with_the_others() {
+        let stored = Place::Stored { segment: 1, len: 3, offset: 64 };
+        let most = u64::MAX - 1;
+        let mut contents = Contents::default();
+        contents.begin_unfound(5, most - 1);
+        contents.push(most, stored, None);
+        assert_eq!((contents.first(), contents.last(), contents.missing()), (Some(5), Some(most), Some((5, most - 1))));
+        assert_eq!((contents.place(most - 1), contents.place(most)), (None, Some(stored)));
+        contents.purge_to(9, Bytes::new());
+        assert_eq!(contents.missing(), Some((10, most - 1)));
+        contents.truncate_from(20);
+        assert_eq!((contents.missing(), contents.last(), contents.place(most)), (Some((10, 19)), Some(19), None));
+        contents.push(20, stored, None);
+        contents.purge_to(19, Bytes::new());
+        assert_eq!((contents.missing(), contents.first(), contents.place(20)), (None, Some(20), Some(stored)));
+        contents.truncate_from(0);
+        assert_eq!((contents.first(), contents.next()), (None, Some(20)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::INDEX_MAX;
 use super::contents::{Contents, Place};
 use super::format::{self, HeaderFault, Heading, Kind, SEGMENT_HEADER, SegmentHeader, footprint};
 use super::segment::{self, Segment, UNFINISHED};
@@ -135,6 +136,9 @@ impl Reading<'_> {
         let Some(kind) = heading.kind else {
             return Err(self.corrupt(offset, "a record of a kind that this release does not know"));
         };
+        if index > INDEX_MAX {
+            return Err(self.corrupt(offset, format!("an impossible index: {index}")));
+        }
         match kind {
             Kind::Entry => {
                 if self.contents.next().is_some_and(|next| next != index) {
@@ -159,10 +163,13 @@ impl Reading<'_> {
     fn held(&mut self, offset: u64, first: u64, body: &[u8]) -> Result<(), Error> {
         let held = format::u64_at(body, 0).map(|last| (first, last));
         if self.oldest {
-            if let Some((first, last)) = held {
-                for index in first..=last {
-                    self.contents.push(index, Place::Missing, None);
+            match held {
+                Some((first, last)) if first > last || last > INDEX_MAX => {
+                    return Err(self.corrupt(offset, format!("an impossible range of entries: {first} to {last}")));
                 }
+                Some((first, last)) if self.contents.first().is_none() => self.contents.begin_unfound(first, last),
+                Some(_) => return Err(self.corrupt(offset, "what the segment began with stands behind its entries")),
+                None => {}
             }
             return Ok(());
         }
