@@ -52,9 +52,9 @@ fn main() {
     for row in &options.rows {
         let measured = measure::row(row, &options);
         report::table(row, &measured);
-        all.push((row, measured));
+        all.push((*row, measured));
+        report::write(&options.out, &all);
     }
-    report::write(&options.out, &all);
     println!("\nEvery round is in {}.", options.out.display());
 }
 

@@ -39,6 +39,8 @@ pub struct Round {
     pub elapsed: f64,
     /// Each process by its name, and the seconds that it used.
     pub cpu: Vec<(&'static str, f64)>,
+    /// Seconds that clients and upstream used.
+    pub load_cpu: f64,
     /// The larger share of one of the two cores that neither side used.
     pub foreign: f64,
     /// In microseconds: at the median, and what 1 in 100 is above. Open loop only.
@@ -77,7 +79,7 @@ pub fn row(row: &Row, options: &Options) -> Vec<Measured> {
             let target = Target {
                 address: running.address,
                 protocol: row.protocol,
-                keys: if row.stack.has_clients() { site.keys.clone() } else { Vec::new() },
+                keys: site.keys[..row.callers].to_vec(),
                 authority: site.certificate.clone(),
             };
             try_out(row, &running, &target, &site)?;
@@ -198,13 +200,18 @@ fn measure(row: &Row, contender: &Contender, options: &Options) -> Result<Round,
         Pace::Closed => None,
         Pace::Open(_) => percentile(0.5).zip(percentile(0.99)),
     };
-    Ok(Round { count, elapsed, cpu, foreign, latency })
+    Ok(Round { count, elapsed, cpu, load_cpu: ours[1], foreign, latency })
 }
 
 impl Round {
     /// Microseconds of processor time for each request.
     pub fn cost(&self) -> f64 {
         self.cpu.iter().map(|process| process.1).sum::<f64>() * 1e6 / self.count.done.max(1) as f64
+    }
+
+    /// The share of the core that the gateway used.
+    pub fn busy(&self) -> f64 {
+        self.cpu.iter().map(|process| process.1).sum::<f64>() / self.elapsed
     }
 
     /// Requests in a second.
@@ -224,6 +231,7 @@ impl Round {
         json!({
             "requests": self.count.done, "refused": self.count.refused, "failed": self.count.failed,
             "seconds": round(self.elapsed, 3), "cpu_seconds": cpu, "cpu_us_per_request": round(self.cost(), 3),
+            "load_cpu_us_per_request": round(self.load_cpu * 1e6 / self.count.done.max(1) as f64, 3),
             "requests_per_second": self.rate().round(), "foreign": round(self.foreign, 3),
             "latency_us_p50": self.latency.map(|latency| round(latency.0, 1)),
             "latency_us_p99": self.latency.map(|latency| round(latency.1, 1)),

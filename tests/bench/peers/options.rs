@@ -34,7 +34,7 @@ impl Options {
             rows: ROWS.iter().collect(),
             peers: peer::all(),
             rounds: 5,
-            window: Duration::from_secs(2),
+            window: Duration::from_millis(1500),
             gateway_core: "0".to_owned(),
             load_core: "1".to_owned(),
             out: PathBuf::from(concat!(env!("CARGO_TARGET_TMPDIR"), "/peers.json")),
@@ -80,14 +80,14 @@ impl Options {
 }
 
 fn help() -> String {
-    let rows: Vec<String> = ROWS.iter().map(|row| format!("    {:<9} {}", row.name, row.title)).collect();
+    let rows: Vec<String> = ROWS.iter().map(|row| format!("    {:<13} {}", row.name, row.title)).collect();
     let peers: Vec<String> = peer::all().iter().map(|peer| format!("    {}", peer.name())).collect();
     format!(
         "cargo bench -p tests --bench peers -- [OPTIONS]\n\n\
          \x20 --rows A,B      only these rows\n\
          \x20 --peers A,B     only these peers\n\
          \x20 --rounds N      how often each peer is measured in a row (5)\n\
-         \x20 --seconds S     how long each time (2)\n\
+         \x20 --seconds S     how long each time (1.5)\n\
          \x20 --cores G,L     where gateways run, and where load and upstream (0,1)\n\
          \x20 --out FILE      where every round is written to, as JSON\n\n\
          Rows:\n{}\n\nPeers:\n{}\n\n\

@@ -171,7 +171,9 @@ fn version(program: &Path, argument: &str) -> Option<String> {
     let output = Command::new(program).arg(argument).output().ok()?;
     let both = [output.stdout, output.stderr].concat();
     let text = String::from_utf8_lossy(&both).into_owned();
-    text.lines().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+    let line = text.lines().find(|line| !line.trim().is_empty())?;
+    // One of them begins with where it is.
+    Some(line.split_whitespace().filter(|word| !word.starts_with('/')).collect::<Vec<_>>().join(" "))
 }
 
 fn words(words: &[&str]) -> Vec<String> {

@@ -39,14 +39,14 @@ pub fn table(row: &Row, measured: &[Measured]) {
 }
 
 fn cost_table(measured: &[Measured]) {
-    let valid: Vec<&Measured> =
-        measured.iter().filter(|measured| is_valid(measured) && measured.peer != "none").collect();
+    let (none, valid): (Vec<_>, Vec<_>) =
+        measured.iter().filter(|measured| is_valid(measured)).partition(|measured| measured.peer == "none");
     let least = |measured: &Measured| least(&measured.rounds, Round::cost);
     let bars: Vec<&&Measured> =
         BARS.iter().filter_map(|bar| valid.iter().find(|measured| measured.peer == *bar)).collect();
     let heads: String = bars.iter().map(|bar| format!(" × {} |", bar.peer)).collect();
-    println!("| | how | CPU µs/request: least | median |{heads} requests/s | of which | MiB | foreign |");
-    println!("| --- | --- | ---: | ---: |{} ---: | --- | ---: | ---: |", " ---: |".repeat(bars.len()));
+    println!("| | how | CPU µs/request: least | median |{heads} requests/s | core | of which | MiB | foreign |");
+    println!("| --- | --- | ---: | ---: |{} ---: | ---: | --- | ---: | ---: |", " ---: |".repeat(bars.len()));
     for one in &valid {
         let ratios: String = bars.iter().map(|bar| format!(" {:.2} |", least(one) / least(bar))).collect();
         let cheapest = one.rounds.iter().min_by(|a, b| a.cost().total_cmp(&b.cost())).expect("a round");
@@ -56,16 +56,20 @@ fn cost_table(measured: &[Measured]) {
             .map(|(name, seconds)| format!("{name} {:.1}", seconds * 1e6 / cheapest.count.done as f64))
             .collect();
         println!(
-            "| {} | {} | {:.2} | {:.2} |{ratios} {:.0} | {} | {} | {:.0} % |",
+            "| {} | {} | {:.2} | {:.2} |{ratios} {:.0} | {:.0} % | {} | {} | {:.0} % |",
             one.peer,
             one.how,
             least(one),
             median(&one.rounds, Round::cost),
-            one.rounds.iter().map(Round::rate).fold(0.0, f64::max),
+            fastest(one),
+            median(&one.rounds, Round::busy) * 100.0,
             if parts.len() > 1 { parts.join(", ") } else { String::new() },
             one.resident >> 20,
             median(&one.rounds, |round| round.foreign) * 100.0,
         );
+    }
+    for none in none {
+        println!("\nWithout a gateway clients and upstream do {:.0} requests/s.", fastest(none));
     }
 }
 
@@ -102,6 +106,10 @@ fn errors(rounds: &[Round]) -> String {
     format!("{done} requests were answered with 200, {refused} otherwise, {failed} not at all")
 }
 
+fn fastest(measured: &Measured) -> f64 {
+    measured.rounds.iter().map(Round::rate).fold(0.0, f64::max)
+}
+
 fn least(rounds: &[Round], of: fn(&Round) -> f64) -> f64 {
     rounds.iter().map(of).fold(f64::INFINITY, f64::min)
 }
@@ -113,7 +121,7 @@ fn median(rounds: &[Round], of: fn(&Round) -> f64) -> f64 {
 }
 
 /// Every round of every peer.
-pub fn write(file: &Path, all: &[(&&Row, Vec<Measured>)]) {
+pub fn write(file: &Path, all: &[(&Row, Vec<Measured>)]) {
     let rows: Vec<_> = all
         .iter()
         .flat_map(|(row, measured)| {

@@ -30,6 +30,8 @@ pub struct Row {
     pub stack: Stack,
     /// What is spoken to it.
     pub protocol: Protocol,
+    /// From how many clients requests come in turn; from nobody in particular where this is 0.
+    pub callers: usize,
     /// How fast.
     pub pace: Pace,
 }
@@ -37,27 +39,37 @@ pub struct Row {
 /// Requests a second of the row that is about latency: far from what any of the peers can do.
 const CALM: u32 = 2_000;
 
+/// Clients with a key of their own.
+pub const CLIENTS: usize = 10_000;
+/// As many of them as a gateway hears from all the time: what it has been granted for them is always in use.
+const BUSY: usize = 100;
+
 /// All rows.
-pub const ROWS: [Row; 9] = [
-    row("plain", "Plain proxying, HTTP/1.1", Stack::Plain, Protocol::Plain, Pace::Closed),
-    row("tls", "TLS 1.3, HTTP/1.1", Stack::Tls, Protocol::Tls, Pace::Closed),
-    row("h2", "TLS 1.3, HTTP/2", Stack::Tls, Protocol::Http2, Pace::Closed),
-    row("keys", "API key, one of 10,000", Stack::Keys, Protocol::Plain, Pace::Closed),
-    row("local", "Limit of each gateway by itself, 10,000 buckets", Stack::LocalLimit, Protocol::Plain, Pace::Closed),
-    row("global", "Limit over all gateways, 10,000 buckets", Stack::GlobalLimit, Protocol::Plain, Pace::Closed),
+pub const ROWS: [Row; 11] = [
+    row("plain", "Plain proxying, HTTP/1.1", Stack::Plain, Protocol::Plain, 0),
+    row("tls", "TLS 1.3, HTTP/1.1", Stack::Tls, Protocol::Tls, 0),
+    row("h2", "TLS 1.3, HTTP/2", Stack::Tls, Protocol::Http2, 0),
+    row("keys", "API key, 10,000 callers", Stack::Keys, Protocol::Plain, CLIENTS),
+    row("local", "Limit of each gateway by itself, 10,000 callers", Stack::LocalLimit, Protocol::Plain, CLIENTS),
+    row("global", "Limit over all gateways, 10,000 callers", Stack::GlobalLimit, Protocol::Plain, CLIENTS),
+    row("global-busy", "Limit over all gateways, 100 callers of 10,000", Stack::GlobalLimit, Protocol::Plain, BUSY),
     row(
         "full",
-        "TLS 1.3 + key + policy + global limit + access log, HTTP/1.1",
+        "Full stack (TLS, key, policy, global limit, access log), 10,000 callers",
         Stack::Full,
         Protocol::Tls,
-        Pace::Closed,
+        CLIENTS,
     ),
-    row("full-h2", "The same, HTTP/2", Stack::Full, Protocol::Http2, Pace::Closed),
-    row("latency", "Plain proxying at 2,000 requests a second", Stack::Plain, Protocol::Plain, Pace::Open(CALM)),
+    row("full-busy", "Full stack, 100 callers of 10,000", Stack::Full, Protocol::Tls, BUSY),
+    row("full-busy-h2", "Full stack, 100 callers of 10,000, HTTP/2", Stack::Full, Protocol::Http2, BUSY),
+    Row {
+        pace: Pace::Open(CALM),
+        ..row("latency", "Plain proxying at 2,000 requests a second", Stack::Plain, Protocol::Plain, 0)
+    },
 ];
 
-const fn row(name: &'static str, title: &'static str, stack: Stack, protocol: Protocol, pace: Pace) -> Row {
-    Row { name, title, stack, protocol, pace }
+const fn row(name: &'static str, title: &'static str, stack: Stack, protocol: Protocol, callers: usize) -> Row {
+    Row { name, title, stack, protocol, callers, pace: Pace::Closed }
 }
 
 impl Stack {

@@ -1,6 +1,6 @@
 //! What all gateways get: the upstream, a certificate, the clients' keys, and a folder for their configurations.
 
-use crate::upstream;
+use crate::{row::CLIENTS, upstream};
 use std::{
     fmt::Write,
     fs,
@@ -9,8 +9,6 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 use tempfile::TempDir;
-
-const CLIENTS: u64 = 10_000;
 
 /// A limit that no row comes near: requests a second for each client.
 pub const RATE: u64 = 1_000_000;
@@ -41,7 +39,7 @@ impl Site {
         let both = format!("{certificate}{key}");
         Self {
             upstream: upstream::start(),
-            keys: (0..CLIENTS).map(client_key).collect(),
+            keys: (0..CLIENTS as u64).map(client_key).collect(),
             certificate: write(directory.path(), "certificate.pem", &certificate),
             key: write(directory.path(), "key.pem", &key),
             certificate_and_key: write(directory.path(), "both.pem", &both),
