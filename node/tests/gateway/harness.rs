@@ -190,6 +190,20 @@ impl Cluster {
         credential
     }
 
+    /// Has a key that was made elsewhere.
+    pub async fn adopt_key(&mut self, text: &str, consumer: &str) {
+        let credential = Credential::parse(text).unwrap();
+        self.command(Command::CreateKey {
+            id: credential.id(),
+            consumer: Name::new(consumer).unwrap(),
+            label: None,
+            scopes: Default::default(),
+            hash: credential.hash(),
+            not_after: None,
+        })
+        .await;
+    }
+
     pub async fn revoke_key(&mut self, id: KeyId) {
         self.command(Command::RevokeKey { id, precondition: Precondition::Any }).await;
     }
