@@ -49,7 +49,7 @@ fn main() {
     let is_measured = arguments.iter().any(|argument| argument == "--bench");
     let rounds = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(if is_measured { 15 } else { 1 });
     let requests = if is_measured { 400 } else { 2 };
-    let only = arguments.iter().find_map(|argument| argument.strip_prefix("only="));
+    let only = arguments.iter().find_map(|argument| argument.strip_prefix("only=")).map(str::to_owned);
 
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let to = upstream();
@@ -61,7 +61,7 @@ fn main() {
     let ticking = std::thread::spawn(move || {
         for round in 0..=rounds {
             for (place, row) in rows.iter().enumerate() {
-                if only.is_some_and(|only| only != row.name) {
+                if only.as_ref().is_some_and(|only| only != row.name) {
                     continue;
                 }
                 let before = processor_ns(row.thread);

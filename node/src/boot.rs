@@ -114,13 +114,10 @@ pub async fn run(settings: Settings, running: Running) -> Result<(), BootError> 
         Timing::Lan => raft::Profile::Lan,
         Timing::Wan => raft::Profile::Wan,
     });
-    let condition = Arc::new(ops::Condition::new(&settings, recorder.clone()));
+    let condition = Arc::new(ops::Condition::new(&settings, recorder));
     condition.is_node(prepared.identity.node, prepared.identity.cluster, prepared.trust.clone());
     if let Some(listener) = bound.ops {
         tasks.add(ops::serve(listener, Arc::clone(&condition)));
-    }
-    if let Some(recorder) = recorder {
-        tasks.add(tokio::spawn(ops::keep_up(recorder)));
     }
 
     let publishing = Publishing::new(prepared.trust.clone());

@@ -2,10 +2,11 @@
 //! whoever reaches it may read it.
 
 mod condition;
+mod histograms;
 mod metrics;
 
 pub use condition::{Condition, NotReady};
-pub use metrics::{keep_up, start as start_metrics};
+pub use metrics::{Metrics, start as start_metrics};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header};

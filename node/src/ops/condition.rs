@@ -2,7 +2,6 @@
 
 use super::metrics;
 use crate::{admin::admins_end, clock::SystemClock, config::Settings, gateway, pki::trust::Trust};
-use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 use std::{
     path::PathBuf,
@@ -17,7 +16,7 @@ pub struct Condition {
     name: String,
     zone: Option<String>,
     data_dir: PathBuf,
-    recorder: Option<PrometheusHandle>,
+    recorder: Option<metrics::Metrics>,
     node: OnceLock<(u64, [u8; 16])>,
     raft: OnceLock<raft::Handle>,
     trust: OnceLock<Trust>,
@@ -66,7 +65,7 @@ impl NotReady {
 impl Condition {
     /// Of a node that starts.
     #[must_use]
-    pub fn new(settings: &Settings, recorder: Option<PrometheusHandle>) -> Self {
+    pub fn new(settings: &Settings, recorder: Option<metrics::Metrics>) -> Self {
         Self {
             name: settings.name.to_string(),
             zone: settings.zone.clone(),
