@@ -47,7 +47,8 @@ struct Row {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let is_measured = arguments.iter().any(|argument| argument == "--bench");
-    let rounds = arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(if is_measured { 15 } else { 1 });
+    let rounds =
+        arguments.iter().find_map(|argument| argument.parse().ok()).unwrap_or(if is_measured { 15 } else { 1 });
     let requests = if is_measured { 400 } else { 2 };
     let only = arguments.iter().find_map(|argument| argument.strip_prefix("only=")).map(str::to_owned);
 

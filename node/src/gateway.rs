@@ -31,7 +31,10 @@ use crate::{
     resource::{compile::CompiledRoute, subject::Traits},
 };
 use exchange::{Exchange, Stage};
-use forward::{Body, Upload, UploadBody, headers};
+use forward::{
+    Body, Upload, UploadBody,
+    headers::{self, Trace},
+};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use hyper::body::{Body as _, Incoming};
 use in_flight::Tie;
@@ -43,9 +46,9 @@ use std::sync::{Arc, atomic::Ordering};
 /// client has gone: the exchange sees to that when it is dropped.
 pub(crate) async fn handle(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
     let (parts, incoming) = request.into_parts();
-    let mut exchange = begin(connection, &parts);
+    let (mut exchange, trace) = begin(connection, &parts);
     let is_bare = parts.method == Method::HEAD;
-    let mut response = match pass(&mut exchange, parts, incoming).await {
+    let mut response = match pass(&mut exchange, trace, parts, incoming).await {
         Ok(response) => response,
         Err(refusal) => {
             exchange.problem = Some(refusal.problem);
@@ -67,7 +70,12 @@ pub(crate) async fn handle(connection: Arc<Connection>, request: Request<Incomin
 }
 
 /// The stages, in order. Each can end the request.
-async fn pass(exchange: &mut Exchange, mut parts: Parts, incoming: Incoming) -> Result<Response<Body>, Refusal> {
+async fn pass(
+    exchange: &mut Exchange,
+    trace: Trace,
+    mut parts: Parts,
+    incoming: Incoming,
+) -> Result<Response<Body>, Refusal> {
     let connection = Arc::clone(&exchange.connection);
     let serving = Arc::clone(&exchange.serving);
     let shared = &connection.worker.shared;
@@ -97,7 +105,7 @@ async fn pass(exchange: &mut Exchange, mut parts: Parts, incoming: Incoming) -> 
     };
 
     exchange.stage = Stage::Identify;
-    let (caller, credential) = identify::identify(route, &serving.view, &parts.headers, shared.clock.wall())?;
+    let (caller, credential) = identify::identify(route, &serving.view, &parts.headers, || shared.clock.time().wall)?;
     if let Some(caller) = &caller {
         exchange.consumer = Some(caller.consumer.name.clone());
         exchange.key = Some(caller.key.id);
@@ -136,9 +144,9 @@ async fn pass(exchange: &mut Exchange, mut parts: Parts, incoming: Incoming) -> 
         credential,
         consumer: caller.as_ref().map(|caller| caller.consumer.name.as_str()),
         request_id: &exchange.request_id,
-        trace: &exchange.trace,
+        trace,
     };
-    headers::for_upstream(&mut parts.headers, &facts);
+    headers::for_upstream(&mut parts.headers, facts);
     let outgoing = forward::Outgoing { method: parts.method, uri: target, headers: parts.headers, body };
     let forwarding = forward::forward(exchange, pool, outgoing, route.response_timeout);
     let answer = in_flight::unless_cut(tie.as_ref(), forwarding).await??;
@@ -158,7 +166,7 @@ fn isolated() -> Refusal {
     Refusal::new(Problem::Isolated, "no-authority")
 }
 
-fn begin(connection: Arc<Connection>, parts: &Parts) -> Box<Exchange> {
+fn begin(connection: Arc<Connection>, parts: &Parts) -> (Box<Exchange>, Trace) {
     let worker = &connection.worker;
     let shared = &worker.shared;
     // The order matters to the letter: the real clock after the request has begun, then the lease, then the view. A view
@@ -172,7 +180,7 @@ fn begin(connection: Arc<Connection>, parts: &Parts) -> Box<Exchange> {
     let kept = if connection.is_trusted { headers::kept_request_id(&parts.headers) } else { None };
     let request_id = kept.unwrap_or_else(|| {
         let mut id = [0; 32];
-        headers::write_hex(&mut id, u128::from(worker.random()) << 64 | u128::from(worker.random()));
+        headers::write_hex(&mut id, &[worker.random(), worker.random()]);
         HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static(""))
     });
     let client = if connection.is_trusted {
@@ -180,12 +188,13 @@ fn begin(connection: Arc<Connection>, parts: &Parts) -> Box<Exchange> {
     } else {
         connection.peer
     };
-    Box::new(Exchange {
+    let trace = headers::trace(&parts.headers, || worker.random());
+    let exchange = Box::new(Exchange {
         serving,
         has_authority,
         stage: Stage::Route,
         request_id,
-        trace: headers::trace(&parts.headers, || worker.random()),
+        trace_id: trace.id,
         client,
         method: parts.method.clone(),
         uri: parts.uri.clone(),
@@ -202,12 +211,13 @@ fn begin(connection: Arc<Connection>, parts: &Parts) -> Box<Exchange> {
         tie: None,
         bytes_out: 0,
         finished: false,
-        decided_tick: 0,
+        decided: None,
         began_us,
         decided_us: 0,
         answered_us: 0,
         connection,
-    })
+    });
+    (exchange, trace)
 }
 
 /// The body as it will be sent on; refused at once if it says that it is too long.

@@ -7,7 +7,7 @@ use crate::{
     listen::{Certificate, Certificates},
     pki::PkiError,
 };
-use machine::{Tick, Wall};
+use machine::At;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{path::Path, sync::Arc};
 
@@ -27,11 +27,8 @@ impl gateway::Clock for NodeClock {
     fn boot_us(&self) -> u64 {
         self.system.boot_us()
     }
-    fn wall(&self) -> Wall {
-        self.raft.time().wall
-    }
-    fn tick(&self) -> Tick {
-        self.raft.time().tick
+    fn time(&self) -> At {
+        self.raft.time()
     }
 }
 

@@ -2,7 +2,7 @@
 //! however it ends.
 
 use super::{
-    forward::{Upload, headers::Trace},
+    forward::{Upload, headers::TraceId},
     in_flight::Tie,
     limit::{Limited, RouteLimits},
     problem::Problem,
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::listen::connection::Connection;
 use http::{HeaderValue, Method, Uri};
-use machine::{Name, key::KeyId};
+use machine::{At, Name, key::KeyId};
 use std::{
     net::IpAddr,
     sync::Arc,
@@ -36,7 +36,7 @@ pub(crate) struct Exchange {
     pub(crate) has_authority: bool,
     pub(crate) stage: Stage,
     pub(crate) request_id: HeaderValue,
-    pub(crate) trace: Trace,
+    pub(crate) trace_id: TraceId,
     pub(crate) client: IpAddr,
     pub(crate) method: Method,
     /// As it was asked for, until it is routed.
@@ -60,8 +60,8 @@ pub(crate) struct Exchange {
     pub(crate) bytes_out: u64,
     /// Whether the answer was given to its last byte.
     pub(crate) finished: bool,
-    /// Cluster time of the decision; 0 while there is none.
-    pub(crate) decided_tick: u64,
+    /// Cluster time of the decision, once there is one and if there is a log.
+    pub(crate) decided: Option<At>,
     /// Microseconds on the boot clock: when the head was there, the decision was made and the upstream began to answer.
     pub(crate) began_us: u64,
     pub(crate) decided_us: u64,
@@ -96,10 +96,12 @@ impl Exchange {
     /// The request is admitted: notes when, by this machine's clock and the cluster's. Both are read here and not later:
     /// the access log is the witness of who was admitted when.
     pub(crate) fn decide(&mut self, worker: &Worker) {
-        self.decided_us = worker.shared.clock.boot_us();
-        if worker.log.is_kept() {
-            self.decided_tick = worker.shared.clock.tick().0;
-        }
+        self.decided_us = match self.limited.admitted_us {
+            0 => worker.shared.clock.boot_us(),
+            // Read a moment ago.
+            admitted_us => admitted_us,
+        };
+        self.decided = worker.log.is_kept().then(|| worker.shared.clock.time());
     }
 
     /// Whether the gateway let it pass.

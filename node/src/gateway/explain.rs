@@ -145,10 +145,10 @@ fn identify(
     match (route.authenticate, request.credential) {
         (Authenticate::Nobody, _) => Ok(None),
         (Authenticate::ApiKey, Presented::Nothing) => Err(api_key::reason::NONE),
-        (Authenticate::ApiKey, Presented::Text(text)) => api_key::find(view, text, now).map(Some),
+        (Authenticate::ApiKey, Presented::Text(text)) => api_key::find(view, text, || now).map(Some),
         (Authenticate::ApiKey, Presented::Id(id)) => {
             let key = view.registry.keys.get(&id).ok_or(api_key::reason::UNKNOWN)?;
-            api_key::check(view, key, None, now).map(Some)
+            api_key::check(view, key, None, || now).map(Some)
         }
     }
 }

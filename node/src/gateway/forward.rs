@@ -71,7 +71,8 @@ pub(crate) async fn forward(
         if attempt > 0 {
             pool.repeated.increment(1);
         }
-        let mut lease = match pool.take(worker.shared.clock.boot_us(), attempt >= IDLE_ATTEMPTS_MAX) {
+        let now_us = if attempt == 0 { exchange.decided_us } else { worker.shared.clock.boot_us() };
+        let mut lease = match pool.take(now_us, attempt >= IDLE_ATTEMPTS_MAX) {
             Taken::Idle(lease) => lease,
             Taken::Connect(permit) => match connect::connect(permit, upstream.connect_timeout).await {
                 Ok(lease) => {

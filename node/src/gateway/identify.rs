@@ -36,7 +36,7 @@ pub(crate) fn identify(
     route: &CompiledRoute,
     view: &View,
     headers: &HeaderMap,
-    now: Wall,
+    now: impl FnOnce() -> Wall,
 ) -> Result<(Option<Caller>, CredentialPlace), Refusal> {
     match route.authenticate {
         Authenticate::ApiKey => api_key::identify(view, headers, now).map(|(caller, place)| (Some(caller), place)),

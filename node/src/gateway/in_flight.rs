@@ -95,7 +95,7 @@ impl InFlight {
                 .registry
                 .keys
                 .get(&place.key)
-                .and_then(|key| api_key::check(view, key, Some(&place.hash), now).ok());
+                .and_then(|key| api_key::check(view, key, Some(&place.hash), || now).ok());
             if let Some(caller) = &caller {
                 place.ends = caller.shown.not_after;
             }

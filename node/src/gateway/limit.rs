@@ -32,7 +32,7 @@ use machine::Name;
 use raft::Verdict;
 use slots::Part;
 use smallvec::SmallVec;
-use std::slice;
+use std::{cell::Cell, slice};
 
 /// What an exchange knows of its limits.
 #[derive(Default)]
@@ -43,10 +43,10 @@ pub(crate) struct Limited {
     stopped_by: Option<usize>,
     /// Which limits in shadow would not have: a bit each.
     shadowed: u64,
-    /// How long it waited for tokens, in microseconds.
+    /// How long it waited for tokens, in microseconds; only who finds nothing held does.
     pub(crate) waited_us: u64,
-    /// Local time: when its limits were looked at first; 0 if they were not.
-    pub(crate) began_us: u64,
+    /// Local time of the reading by which it was admitted; 0 if no limit of the cluster did that at once.
+    pub(crate) admitted_us: u64,
 }
 
 type Standings = SmallVec<[Standing; 2]>;
@@ -81,13 +81,13 @@ pub(crate) async fn limit(
     }
     exchange.stage = Stage::Limit;
     let limited = &mut exchange.limited;
-    limited.began_us = worker.shared.clock.boot_us();
-    let mut attempt = Attempt { worker, limits, traits, held: SmallVec::new() };
+    let mut attempt = Attempt { worker, limits, traits, held: SmallVec::new(), admitted_us: Cell::new(0) };
     let spent = match attempt.spend(&mut limited.standings) {
         Spent::Dry(parts) => {
+            let began_us = worker.shared.clock.boot_us();
             let waiting = worker.shared.settings.allowances.wait(&parts, limits.wait);
             let verdict = unless_cut(tie, waiting).await?;
-            limited.waited_us = worker.shared.clock.boot_us().saturating_sub(limited.began_us);
+            limited.waited_us = worker.shared.clock.boot_us().saturating_sub(began_us).max(1);
             attempt.judge(verdict, &parts, &mut limited.standings)
         }
         spent => spent,
@@ -95,6 +95,7 @@ pub(crate) async fn limit(
     let (place, refusal) = match spent {
         Spent::Admitted => {
             attempt.settle(true);
+            limited.admitted_us = attempt.admitted_us.get();
             limited.shadowed = attempt.count_shadows();
             return Ok(());
         }
@@ -123,6 +124,8 @@ struct Attempt<'a> {
     worker: &'a Worker,
     limits: &'a RouteLimits,
     traits: &'a Traits<'a>,
+    /// See [`Limited::admitted_us`].
+    admitted_us: Cell<u64>,
     /// Limits of this node, by their places, of which tokens are reserved, and whether in the bucket for all others.
     held: SmallVec<[(usize, bool); 2]>,
 }
@@ -156,7 +159,11 @@ impl Attempt<'_> {
             return Spent::Admitted;
         }
         // Read now and not before: by an older reading, what has expired since could be spent.
-        let verdict = raft::admit(&parts, self.worker.shared.clock.boot_us());
+        let now_us = self.worker.shared.clock.boot_us();
+        let verdict = raft::admit(&parts, now_us);
+        if matches!(verdict, Verdict::Admitted { .. }) {
+            self.admitted_us.set(now_us);
+        }
         self.judge(verdict, &parts, standings)
     }
 
@@ -167,6 +174,7 @@ impl Attempt<'_> {
         let now_us = self.worker.shared.clock.boot_us();
         match raft::admit(slice::from_ref(part), now_us) {
             Verdict::Admitted { .. } => {
+                self.admitted_us.set(now_us);
                 if let Some(standing) = standings.get_mut(place) {
                     *standing = Standing::of_cluster(part.0.outlook(now_us));
                 }

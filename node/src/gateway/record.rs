@@ -26,8 +26,7 @@ pub(crate) fn record(exchange: &mut Exchange) {
     let meter = exchange.route.and_then(|route| plan.lanes.get(route)).map_or(&plan.unrouted, |lane| &lane.meter);
     meter.count(exchange.status, exchange.is_admitted(), now_us.saturating_sub(exchange.began_us));
     worker.stages.count(exchange);
-    if let Some(mut line) = worker.log.line() {
-        log::write(&mut line, exchange, now_us);
-        drop(line);
+    if let Some(mut lines) = worker.log.lines() {
+        log::write(&mut lines, exchange, now_us);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::listen::{CertificateError, Certificates};
 use ipnet::IpNet;
-use machine::{Tick, Wall};
+use machine::At;
 use raft::{Allowances, Authority};
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -11,10 +11,8 @@ pub trait Clock: Send + Sync + 'static {
     /// Microseconds since boot, suspended time included: for durations and leases. Never a cached value: after a pause a
     /// worker would run on a lease that has ended.
     fn boot_us(&self) -> u64;
-    /// UTC as the cluster agrees on it: keys end by it, and logs are dated by it.
-    fn wall(&self) -> Wall;
-    /// Cluster time, for the access log.
-    fn tick(&self) -> Tick;
+    /// The cluster's time. Keys end and logs are dated by its UTC; its tick orders what different nodes did.
+    fn time(&self) -> At;
 }
 
 /// Settings of the data plane of one node.

@@ -34,12 +34,12 @@ pub(crate) async fn run(worker: Arc<Worker>, mut asked: mpsc::Receiver<Look>) {
             look = asked.recv() => {
                 let Some(done) = look else { return };
                 let view = Arc::clone(&worker.shared.published.load().view);
-                let cut = worker.in_flight.look(&view, worker.shared.clock.wall());
+                let cut = worker.in_flight.look(&view, worker.shared.clock.time().wall);
                 end(&worker, cut).await;
                 let _ = done.send(());
             }
             _ = looks.tick() => {
-                let cut = worker.in_flight.look_at_time(worker.shared.clock.wall());
+                let cut = worker.in_flight.look_at_time(worker.shared.clock.time().wall);
                 end(&worker, cut).await;
                 count = count.wrapping_add(1);
                 let_go(&worker, count);

@@ -36,13 +36,13 @@ pub(crate) struct Facts<'a> {
     pub(crate) credential: CredentialPlace,
     pub(crate) consumer: Option<&'a str>,
     pub(crate) request_id: &'a HeaderValue,
-    pub(crate) trace: &'a Trace,
+    pub(crate) trace: Trace,
 }
 
 type Names = SmallVec<[HeaderName; 8]>;
 
 /// Makes the header of a request what the upstream may see.
-pub(crate) fn for_upstream(headers: &mut HeaderMap, facts: &Facts<'_>) {
+pub(crate) fn for_upstream(headers: &mut HeaderMap, facts: Facts<'_>) {
     let takes_trailers = takes_trailers(headers);
     let mut unwanted = of_this_connection(headers);
     for name in headers.keys() {
@@ -76,7 +76,7 @@ pub(crate) fn for_upstream(headers: &mut HeaderMap, facts: &Facts<'_>) {
     }
     headers.insert(header::HOST, facts.host.clone());
     headers.insert(REQUEST_ID, facts.request_id.clone());
-    headers.insert(TRACEPARENT, facts.trace.parent.clone());
+    headers.insert(TRACEPARENT, facts.trace.parent);
     if !facts.trace.continues {
         headers.remove(TRACESTATE);
     }
@@ -225,10 +225,12 @@ pub(crate) fn kept_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     is_fine.then(|| value.clone())
 }
 
+/// 32 hexadecimal digits.
+pub(crate) type TraceId = [u8; 32];
+
 /// A trace that goes on, or a new one (W3C Trace Context, version 00).
 pub(crate) struct Trace {
-    /// 32 hexadecimal digits.
-    pub(crate) id: [u8; 32],
+    pub(crate) id: TraceId,
     /// What the upstream is told.
     pub(crate) parent: HeaderValue,
     /// Whether it is the client's.
@@ -242,17 +244,17 @@ pub(crate) fn trace(headers: &HeaderMap, random: impl Fn() -> u64) -> Trace {
         Some((id, flags)) => (id, flags, true),
         None => {
             let mut id = [0; 32];
-            write_hex(&mut id, u128::from(random()) << 64 | u128::from(random() | 1));
+            write_hex(&mut id, &[random(), random() | 1]);
             (id, *b"00", false)
         }
     };
     let mut span = [0; 16];
-    write_hex(&mut span, u128::from(random() | 1));
-    let mut text = [0_u8; 55];
-    for (place, byte) in
-        text.iter_mut().zip(b"00-".iter().chain(&id).chain(b"-").chain(&span).chain(b"-").chain(&flags))
-    {
-        *place = *byte;
+    write_hex(&mut span, &[random() | 1]);
+    let mut text: [u8; 55] = *b"00-________________________________-________________-__";
+    for (range, part) in [(3..35, id.as_slice()), (36..52, &span), (53..55, &flags)] {
+        if let Some(place) = text.get_mut(range) {
+            place.copy_from_slice(part);
+        }
     }
     let parent = HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""));
     Trace { id, parent, continues }
@@ -279,11 +281,11 @@ fn read_traceparent(text: &[u8]) -> Option<([u8; 32], [u8; 2])> {
     is_fine.then_some((*id, *flags))
 }
 
-/// Writes the low digits of a number, as many as there is room for.
-pub(crate) fn write_hex(out: &mut [u8], number: u128) {
-    for (place, byte) in out.iter_mut().rev().enumerate() {
-        let digit = u8::try_from((number >> (4 * place)) & 15).unwrap_or(0);
-        *byte = if digit < 10 { b'0' + digit } else { b'a' + digit - 10 };
+/// Writes numbers as hexadecimal digits, sixteen each.
+pub(crate) fn write_hex(out: &mut [u8], numbers: &[u64]) {
+    for (place, number) in out.chunks_exact_mut(16).zip(numbers) {
+        // The places are as long as the digits.
+        let _ = hex::encode_to_slice(number.to_be_bytes(), place);
     }
 }
 
@@ -309,9 +311,9 @@ mod tests {
             credential,
             consumer: Some("acme"),
             request_id: &HeaderValue::from_static("id-1"),
-            trace: &Trace { id: [b'0'; 32], parent: HeaderValue::from_static("00-t-s-01"), continues: false },
+            trace: Trace { id: [b'0'; 32], parent: HeaderValue::from_static("00-t-s-01"), continues: false },
         };
-        for_upstream(&mut headers, &facts);
+        for_upstream(&mut headers, facts);
         let mut lines: Vec<String> =
             headers.iter().map(|(name, value)| format!("{name}: {}", value.to_str().unwrap())).collect();
         lines.sort();

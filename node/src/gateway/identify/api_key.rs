@@ -33,7 +33,11 @@ pub(crate) mod reason {
 }
 
 /// Finds the key that is shown and its consumer.
-pub(super) fn identify(view: &View, headers: &HeaderMap, now: Wall) -> Result<(Caller, CredentialPlace), Refusal> {
+pub(super) fn identify(
+    view: &View,
+    headers: &HeaderMap,
+    now: impl FnOnce() -> Wall,
+) -> Result<(Caller, CredentialPlace), Refusal> {
     let (text, place) = presented(headers)?;
     match find(view, text, now) {
         Ok(caller) => Ok((caller, place)),
@@ -45,7 +49,7 @@ pub(super) fn identify(view: &View, headers: &HeaderMap, now: Wall) -> Result<(C
 ///
 /// # Errors
 /// One of [`reason`].
-pub(crate) fn find(view: &View, text: &str, now: Wall) -> Result<Caller, &'static str> {
+pub(crate) fn find(view: &View, text: &str, now: impl FnOnce() -> Wall) -> Result<Caller, &'static str> {
     let registry = &view.registry;
     let (key, shown) = match Credential::parse(text) {
         Ok(credential) => {
@@ -65,12 +69,13 @@ pub(crate) fn find(view: &View, text: &str, now: Wall) -> Result<Caller, &'stati
     check(view, key, Some(&shown), now)
 }
 
-/// Whether a key is in force: its secret (if one is shown), its end, its consumer.
+/// Whether a key is in force: its secret (if one is shown), its end, its consumer. Most keys have no end: the time is asked
+/// for where there is one.
 pub(crate) fn check(
     view: &View,
     key: &Arc<Key>,
     shown: Option<&SecretHash>,
-    now: Wall,
+    now: impl FnOnce() -> Wall,
 ) -> Result<Caller, &'static str> {
     let secrets = [Some(&key.current), key.previous.as_deref()];
     let mut fitting =
@@ -79,7 +84,7 @@ pub(crate) fn check(
     if key.revoked_at.is_some() {
         return Err(reason::REVOKED);
     }
-    if secret.has_ended(now) {
+    if secret.not_after.is_some() && secret.has_ended(now()) {
         return Err(reason::EXPIRED);
     }
     match view.registry.consumers.get(&key.consumer) {
@@ -173,7 +178,7 @@ mod tests {
     }
 
     fn told(view: &View, text: &str, now: u64) -> &'static str {
-        match find(view, text, Wall(now)) {
+        match find(view, text, || Wall(now)) {
             Ok(caller) => {
                 assert_eq!(caller.consumer.name.as_str(), "acme");
                 "accepted"

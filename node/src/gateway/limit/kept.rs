@@ -230,6 +230,6 @@ impl RouteLimits {
 
 /// The calendar is read for limits that go by it alone: it is the cluster's, and dearer than this machine's clock.
 pub(super) fn now(worker: &Worker, rule: Option<Rule>) -> Now {
-    let wall = if matches!(rule, Some(Rule::Rate(_))) { Wall::default() } else { worker.shared.clock.wall() };
+    let wall = if matches!(rule, Some(Rule::Rate(_))) { Wall::default() } else { worker.shared.clock.time().wall };
     Now { us: worker.shared.clock.boot_us(), wall }
 }

@@ -29,8 +29,20 @@ const REST_INTERVAL: Duration = Duration::from_millis(100);
 /// The lines of one worker that are not written yet.
 pub(crate) struct LogBuffer {
     /// None if there is no log.
-    lines: Option<Mutex<Vec<u8>>>,
+    lines: Option<Mutex<Lines>>,
     dropped: Counter,
+}
+
+#[derive(Default)]
+pub(super) struct Lines {
+    text: Vec<u8>,
+    date: Date,
+}
+
+/// The last second that was written: many lines are of the same.
+struct Date {
+    second: u64,
+    text: String,
 }
 
 /// The thread that writes.
@@ -57,9 +69,9 @@ impl LogBuffer {
     }
 
     /// Room for a line, or `None` if there is no log or no room.
-    pub(super) fn line(&self) -> Option<MutexGuard<'_, Vec<u8>>> {
+    pub(super) fn lines(&self) -> Option<MutexGuard<'_, Lines>> {
         let lines = lock(self.lines.as_ref()?);
-        if lines.len() >= BUFFER_BYTES_MAX {
+        if lines.text.len() >= BUFFER_BYTES_MAX {
             self.dropped.increment(1);
             return None;
         }
@@ -130,7 +142,7 @@ fn write_out(mut sink: Sink, order: &Order, buffers: &[Arc<LogBuffer>], dropped:
         let mut interval = REST_INTERVAL;
         for buffer in buffers {
             let Some(lines) = &buffer.lines else { continue };
-            std::mem::swap(&mut *lock(lines), &mut spare);
+            std::mem::swap(&mut lock(lines).text, &mut spare);
             if spare.is_empty() {
                 continue;
             }
@@ -183,25 +195,36 @@ impl Sink {
 }
 
 /// Writes the line of an exchange.
-pub(super) fn write(line: &mut Vec<u8>, exchange: &Exchange, now_us: u64) {
+pub(super) fn write(lines: &mut Lines, exchange: &Exchange, now_us: u64) {
+    let Lines { text: line, date } = lines;
     let shared = &exchange.connection.worker.shared;
     let total_us = now_us.saturating_sub(exchange.began_us);
+    let (at, at_us) = match exchange.decided {
+        Some(decided) => (decided, exchange.decided_us),
+        None => (shared.clock.time(), now_us),
+    };
     // Dated by its beginning.
-    let wall_ms = shared.clock.wall().0.saturating_sub(total_us / 1000);
+    let wall_ms = at.wall.0.saturating_sub(at_us.saturating_sub(exchange.began_us) / 1000);
     let since = |from: u64, to: u64| if to > 0 { to.saturating_sub(from) } else { 0 };
     let route = exchange.route.and_then(|route| exchange.serving.plan.compiled.routes.get(route));
 
     line.extend_from_slice(b"{\"time\":\"");
-    time(line, wall_ms);
+    date.write(line, wall_ms);
     line.extend_from_slice(b"\",\"tick\":");
-    let tick = if exchange.decided_tick > 0 { exchange.decided_tick } else { shared.clock.tick().0 };
-    number(line, tick);
-    field(line, "request_id", Some(exchange.request_id()));
-    field(line, "trace_id", std::str::from_utf8(&exchange.trace.id).ok());
-    line.extend_from_slice(b",\"node\":");
+    number(line, at.tick.0);
+    line.extend_from_slice(b",\"request_id\":\"");
+    line.extend_from_slice(exchange.request_id.as_bytes());
+    line.extend_from_slice(b"\",\"trace_id\":\"");
+    line.extend_from_slice(&exchange.trace_id);
+    line.extend_from_slice(b"\",\"node\":");
     number(line, shared.node);
     line.extend_from_slice(b",\"client\":\"");
-    let _ = write!(line, "{}", exchange.client);
+    let connection = &exchange.connection;
+    if exchange.client == connection.peer {
+        line.extend_from_slice(connection.peer_header.as_bytes());
+    } else {
+        let _ = write!(line, "{}", exchange.client);
+    }
     line.push(b'"');
     field(line, "consumer", exchange.consumer.as_ref().map(machine::Name::as_str));
     match exchange.key {
@@ -294,10 +317,25 @@ fn number(line: &mut Vec<u8>, number: u64) {
     line.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
-/// `2026-01-02T03:04:05.678Z`.
-fn time(line: &mut Vec<u8>, ms: u64) {
-    let time = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()).unwrap_or_default();
-    let _ = write!(line, "{time:.3}");
+impl Default for Date {
+    fn default() -> Self {
+        Self { second: u64::MAX, text: String::new() }
+    }
+}
+
+impl Date {
+    /// `2026-01-02T03:04:05.678Z`.
+    fn write(&mut self, line: &mut Vec<u8>, ms: u64) {
+        if self.second != ms / 1000 {
+            self.second = ms / 1000;
+            let time = i64::try_from(self.second).ok().and_then(|second| jiff::Timestamp::from_second(second).ok());
+            self.text = time.unwrap_or_default().strftime("%Y-%m-%dT%H:%M:%S").to_string();
+        }
+        line.extend_from_slice(self.text.as_bytes());
+        let ms = ms % 1000;
+        let digit = |number: u64| b'0' + u8::try_from(number % 10).unwrap_or(0);
+        line.extend_from_slice(&[b'.', digit(ms / 100), digit(ms / 10), digit(ms), b'Z']);
+    }
 }
 
 #[cfg(test)]
@@ -305,16 +343,20 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn timed(ms: u64) -> String {
-        let mut line = Vec::new();
-        time(&mut line, ms);
-        String::from_utf8(line).unwrap()
-    }
-
     #[test]
     fn times_of_the_past() {
+        let mut date = Date::default();
+        let mut timed = |ms: u64| {
+            let mut line = Vec::new();
+            date.write(&mut line, ms);
+            String::from_utf8(line).unwrap()
+        };
         assert_eq!(timed(0), "1970-01-01T00:00:00.000Z");
         assert_eq!(timed(951_782_400_001), "2000-02-29T00:00:00.001Z");
+        assert_eq!(timed(951_782_400_987), "2000-02-29T00:00:00.987Z");
+        assert_eq!(timed(951_782_399_999), "2000-02-28T23:59:59.999Z");
+        // Beyond what can be said.
+        assert_eq!(timed(u64::MAX), "1970-01-01T00:00:00.615Z");
     }
 
     proptest! {

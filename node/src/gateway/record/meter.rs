@@ -92,8 +92,8 @@ impl StageMeters {
         if exchange.decided_us > 0 {
             self.decide.record(seconds(exchange.decided_us.saturating_sub(exchange.began_us)));
         }
-        if exchange.limited.began_us > 0 && exchange.decided_us > 0 {
-            self.limit.record(seconds(exchange.decided_us.saturating_sub(exchange.limited.began_us)));
+        if exchange.limited.waited_us > 0 {
+            self.limit.record(seconds(exchange.limited.waited_us));
         }
         if exchange.answered_us > 0 {
             self.upstream.record(seconds(exchange.answered_us.saturating_sub(exchange.decided_us)));
