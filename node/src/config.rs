@@ -75,6 +75,16 @@ pub struct Gateway {
     pub workers: usize,
     /// The most client connections at a time.
     pub connections_max: usize,
+    /// The most of these from one address.
+    pub connections_per_address_max: usize,
+    /// The most requests in flight.
+    pub requests_max: usize,
+    /// How late workers may be before requests are refused.
+    pub lag_max: Duration,
+    /// Memory in bytes, above which requests are refused; none: a part of what there is.
+    pub memory_max: Option<u64>,
+    /// The least bytes a second of a request body.
+    pub body_rate_min: u64,
     /// The most headers of a request.
     pub headers_max: usize,
     /// The most bytes of the headers of a request.
@@ -98,6 +108,10 @@ pub struct TlsListener {
     pub listener: Listener,
     /// Its certificates, at least one.
     pub certificates: Vec<CertificateFiles>,
+    /// The most handshakes in progress.
+    pub handshakes_max: usize,
+    /// How long one may take.
+    pub handshake_timeout: Duration,
 }
 
 /// Settings that cannot be used.
@@ -275,15 +289,30 @@ fn settle_gateway(
     }
     let connections_max = written.connections_max.unwrap_or(10_000);
     let headers_max = written.headers_max.unwrap_or(100);
-    for (name, value) in [("gateway.connections_max", connections_max), ("gateway.headers_max", u32::from(headers_max))]
-    {
+    let connections_per_address_max = written.connections_per_address_max.unwrap_or(connections_max.div_ceil(4));
+    let requests_max = written.requests_max.unwrap_or(10_000);
+    let handshakes_max = tls.handshakes_max.unwrap_or(1_000);
+    for (name, value) in [
+        ("gateway.connections_max", connections_max),
+        ("gateway.connections_per_address_max", connections_per_address_max),
+        ("gateway.requests_max", requests_max),
+        ("gateway_tls.handshakes_max", handshakes_max),
+        ("gateway.headers_max", u32::from(headers_max)),
+    ] {
         if value == 0 {
             return Err(setting(name, "must be more than 0".to_owned()));
         }
     }
     let header_timeout = written.header_timeout.map_or(Duration::from_secs(10), |span| span.0);
     let idle_timeout = written.idle_timeout.map_or(Duration::from_secs(75), |span| span.0);
-    for (name, value) in [("gateway.header_timeout", header_timeout), ("gateway.idle_timeout", idle_timeout)] {
+    let lag_max = written.lag_max.map_or(Duration::from_secs(1), |span| span.0);
+    let handshake_timeout = tls.handshake_timeout.map_or(Duration::from_secs(10), |span| span.0);
+    for (name, value) in [
+        ("gateway.header_timeout", header_timeout),
+        ("gateway.idle_timeout", idle_timeout),
+        ("gateway.lag_max", lag_max),
+        ("gateway_tls.handshake_timeout", handshake_timeout),
+    ] {
         if value.is_zero() {
             return Err(setting(name, "must be more than 0".to_owned()));
         }
@@ -297,9 +326,19 @@ fn settle_gateway(
     }
     Ok(Gateway {
         plain: listener(written.bind.unwrap_or(every_address(8080)), written.advertise, cluster),
-        tls: listener(tls_bind, tls.advertise, cluster).map(|listener| TlsListener { listener, certificates }),
+        tls: listener(tls_bind, tls.advertise, cluster).map(|listener| TlsListener {
+            listener,
+            certificates,
+            handshakes_max: usize::try_from(handshakes_max).unwrap_or(usize::MAX),
+            handshake_timeout,
+        }),
         workers,
         connections_max: usize::try_from(connections_max).unwrap_or(usize::MAX),
+        connections_per_address_max: usize::try_from(connections_per_address_max).unwrap_or(usize::MAX),
+        requests_max: usize::try_from(requests_max).unwrap_or(usize::MAX),
+        lag_max,
+        memory_max: written.memory_max.map(|bytes| bytes.0),
+        body_rate_min: written.body_rate_min.map_or(100, |bytes| bytes.0),
         headers_max: usize::from(headers_max),
         header_bytes_max: usize::try_from(header_bytes_max).unwrap_or(usize::MAX),
         body_bytes_max: written.body_bytes_max.map_or(64 * 1024 * 1024, |bytes| bytes.0),

@@ -13,6 +13,7 @@ mod forward;
 mod identify;
 mod in_flight;
 mod limit;
+mod overload;
 mod problem;
 mod record;
 mod route;
@@ -22,12 +23,16 @@ mod upkeep;
 pub(crate) mod worker;
 
 pub use explain::{Counted, Explanation, Imagined, Presented, explain};
+pub(crate) use overload::memory_default;
 pub use running::{Handle, Status, start};
 pub use settings::{AccessLog, Caps, Clock, Settings, StartError};
 pub(crate) use worker::Worker;
 
 use crate::{
-    listen::connection::{self, Connection},
+    listen::{
+        connection::{self, Connection},
+        stream::Stream,
+    },
     resource::{compile::CompiledRoute, subject::Traits},
 };
 use exchange::{Exchange, Stage};
@@ -44,9 +49,13 @@ use std::sync::{Arc, atomic::Ordering};
 
 /// Takes one request through all its stages. Whatever becomes of it is recorded, when its answer has been given or its
 /// client has gone: the exchange sees to that when it is dropped.
-pub(crate) async fn handle(connection: Arc<Connection>, request: Request<Incoming>) -> Response<Body> {
+pub(crate) async fn handle(
+    connection: Arc<Connection>,
+    stream: Option<Arc<Stream>>,
+    request: Request<Incoming>,
+) -> Response<Body> {
     let (parts, incoming) = request.into_parts();
-    let (mut exchange, trace) = begin(connection, &parts);
+    let (mut exchange, trace) = begin(connection, stream, &parts);
     let is_bare = parts.method == Method::HEAD;
     let mut response = match pass(&mut exchange, trace, parts, incoming).await {
         Ok(response) => response,
@@ -82,6 +91,7 @@ async fn pass(
     let caps = &shared.settings.caps;
 
     exchange.stage = Stage::Route;
+    overload::shed(&connection.worker)?;
     let asked = route::read(&parts, caps)?;
     if asked.path != parts.uri.path() {
         exchange.canonical = Some(asked.path.clone().into());
@@ -166,7 +176,7 @@ fn isolated() -> Refusal {
     Refusal::new(Problem::Isolated, "no-authority")
 }
 
-fn begin(connection: Arc<Connection>, parts: &Parts) -> (Box<Exchange>, Trace) {
+fn begin(connection: Arc<Connection>, stream: Option<Arc<Stream>>, parts: &Parts) -> (Box<Exchange>, Trace) {
     let worker = &connection.worker;
     let shared = &worker.shared;
     // The order matters to the letter: the real clock after the request has begun, then the lease, then the view. A view
@@ -216,6 +226,7 @@ fn begin(connection: Arc<Connection>, parts: &Parts) -> (Box<Exchange>, Trace) {
         decided_us: 0,
         answered_us: 0,
         connection,
+        stream,
     });
     (exchange, trace)
 }
@@ -240,5 +251,6 @@ fn upload(
     }
     let upload = Arc::new(Upload::default());
     exchange.upload = Some(Arc::clone(&upload));
-    Ok(UploadBody::new(incoming, upload, bytes_max, Arc::clone(&exchange.connection), tie.cloned()))
+    let client = (Arc::clone(&exchange.connection), exchange.stream.clone());
+    Ok(UploadBody::new(incoming, upload, bytes_max, client, tie.cloned()))
 }

@@ -4,20 +4,23 @@
 //! and it stays with that worker to its end.
 
 pub(crate) mod connection;
+pub(crate) mod door;
+pub(crate) mod stream;
 pub(crate) mod tls;
+mod watch;
 mod wire;
 
 use crate::gateway::{StartError, Worker};
 use arc_swap::ArcSwap;
 use connection::Protocol;
+use door::{Door, Handshake, Place};
 use http::HeaderValue;
-use metrics::{Counter, Gauge, counter, gauge};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::{Domain, SockFilter, Socket, Type};
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 use tls::Tls;
@@ -30,8 +33,6 @@ use tokio_rustls::TlsAcceptor;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 4096;
-/// After an error that will not go away at once: no descriptors left, say.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a closing listener waits for handshakes of TCP that have begun: a round trip or two.
 const QUEUE_PATIENCE: Duration = Duration::from_millis(300);
 /// A program for the kernel's filter of a listening socket: drops what would begin a connection, and nothing else. It
@@ -173,78 +174,22 @@ impl Drop for Accepting {
     }
 }
 
-/// What every connection of a listener passes.
-struct Door {
-    worker: Arc<Worker>,
-    tls: Option<Arc<ArcSwap<Tls>>>,
-    open: Gauge,
-    refused: Counter,
-}
-
-impl Door {
-    fn new(worker: Arc<Worker>, tls: Option<Arc<ArcSwap<Tls>>>) -> Self {
-        let open = gauge!("quorate_connections", "listener" => if tls.is_some() { "tls" } else { "plain" });
-        Self { worker, tls, open, refused: counter!("quorate_connections_refused_total") }
-    }
-
-    async fn admit_all(&self, listener: &TcpListener) {
-        loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => self.admit(stream, peer),
-                Err(error) => {
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-
-    /// Serves a connection, if there is room for it.
-    fn admit(&self, stream: TcpStream, peer: SocketAddr) {
-        let shared = &self.worker.shared;
-        if shared.connections.load(Ordering::Relaxed) >= shared.settings.caps.connections_max {
-            self.refused.increment(1);
-            return;
-        }
-        shared.connections.fetch_add(1, Ordering::Relaxed);
-        self.open.increment(1);
-        let tls = self.tls.as_ref().map(|tls| tls.load_full());
-        let counted = Counted(Arc::clone(&self.worker), self.open.clone());
-        tokio::spawn(async move {
-            let counted = counted;
-            // Responses are written whole: waiting for more to send would only delay them.
-            let _ = stream.set_nodelay(true);
-            match tls {
-                None => plain(Arc::clone(&counted.0), stream, peer).await,
-                Some(tls) => encrypted(Arc::clone(&counted.0), stream, peer, &tls).await,
-            }
-        });
-    }
-}
-
-/// A connection that counts against the cap.
-struct Counted(Arc<Worker>, Gauge);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.1.decrement(1);
-        let shared = &self.0.shared;
-        if shared.connections.fetch_sub(1, Ordering::SeqCst) == 1 {
-            shared.draining.no_connection();
-        }
-    }
-}
-
-async fn plain(worker: Arc<Worker>, mut stream: TcpStream, peer: SocketAddr) {
-    let Some(Some((protocol, prefix))) = patiently(&worker, sniff(&mut stream)).await else { return };
-    connection::serve(worker, peer, None, protocol, stream, prefix).await;
+async fn plain(place: Place, mut stream: TcpStream, peer: SocketAddr) {
+    let worker = &place.worker;
+    let patience = worker.shared.settings.caps.header_read_timeout;
+    let Some(Some((protocol, prefix))) = patiently(worker, patience, "head", sniff(&mut stream)).await else { return };
+    connection::serve(Arc::clone(worker), peer, None, protocol, stream, prefix).await;
 }
 
 /// Waits for the beginning of a connection: not too long, and less so while the node closes.
-async fn patiently<T>(worker: &Worker, beginning: impl Future<Output = T>) -> Option<T> {
-    let patience = worker.shared.settings.caps.header_read_timeout;
+async fn patiently<T>(
+    worker: &Worker,
+    patience: Duration,
+    what: &'static str,
+    beginning: impl Future<Output = T>,
+) -> Option<T> {
     tokio::select! {
-        begun = timeout(patience, beginning) => begun.ok(),
+        begun = timeout(patience, beginning) => begun.inspect_err(|_| connection::end_stalled(what)).ok(),
         () = worker.shared.draining.last_call_over() => None,
     }
 }
@@ -266,9 +211,11 @@ async fn sniff(stream: &mut TcpStream) -> Option<(Protocol, Vec<u8>)> {
     }
 }
 
-async fn encrypted(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, tls: &Tls) {
+async fn encrypted(place: Place, counted: Handshake, stream: TcpStream, peer: SocketAddr, tls: Arc<Tls>) {
+    let worker = &place.worker;
+    let patience = worker.shared.settings.caps.handshake_timeout;
     let handshake = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream);
-    let stream = match patiently(&worker, handshake).await {
+    let stream = match patiently(worker, patience, "handshake", handshake).await {
         Some(Ok(stream)) => stream,
         Some(Err(error)) => {
             tracing::debug!(%peer, %error, "no TLS with a client");
@@ -276,10 +223,11 @@ async fn encrypted(worker: Arc<Worker>, stream: TcpStream, peer: SocketAddr, tls
         }
         None => return,
     };
+    drop(counted);
     let (_, session) = stream.get_ref();
     let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
     let shown = tls.shown(session.server_name());
-    connection::serve(worker, peer, Some(shown), protocol, stream, Vec::new()).await;
+    connection::serve(Arc::clone(worker), peer, Some(shown), protocol, stream, Vec::new()).await;
 }
 
 /// An address as a header field says it.

@@ -51,10 +51,17 @@ pub(super) fn gateway_settings(
         },
         caps: gateway::Caps {
             connections_max: of.connections_max,
+            connections_per_address_max: of.connections_per_address_max,
+            handshakes_max: of.tls.as_ref().map_or(0, |tls| tls.handshakes_max),
+            handshake_timeout: of.tls.as_ref().map_or(of.header_timeout, |tls| tls.handshake_timeout),
+            requests_max: of.requests_max,
+            lag_max: of.lag_max,
+            memory_bytes_max: of.memory_max.unwrap_or_else(gateway::memory_default),
             header_count_max: of.headers_max,
             header_bytes_max: of.header_bytes_max,
             header_read_timeout: of.header_timeout,
             idle_timeout: of.idle_timeout,
+            body_rate_min: of.body_rate_min,
             body_bytes_max: of.body_bytes_max,
             ..gateway::Caps::default()
         },

@@ -91,6 +91,44 @@ pub struct WrittenGateway {
         value_name = "NUMBER"
     )]
     pub connections_max: Option<u32>,
+    /// The most of these from one address (IPv6: from one /64) that is not in `trusted_proxies`. [default: a quarter of
+    /// `connections_max`]
+    #[arg(
+        id = "gateway.connections_per_address_max",
+        long = "gateway-connections-per-address-max",
+        env = "QUORATE_GATEWAY_CONNECTIONS_PER_ADDRESS_MAX",
+        value_name = "NUMBER"
+    )]
+    pub connections_per_address_max: Option<u32>,
+    /// The most requests in flight; further ones are answered with 503 `overloaded` at once. [default: 10000]
+    #[arg(
+        id = "gateway.requests_max",
+        long = "gateway-requests-max",
+        env = "QUORATE_GATEWAY_REQUESTS_MAX",
+        value_name = "NUMBER"
+    )]
+    pub requests_max: Option<u32>,
+    /// How late a worker may get to what is due before it answers new requests with 503 `overloaded`. [default: 1s]
+    #[arg(id = "gateway.lag_max", long = "gateway-lag-max", env = "QUORATE_GATEWAY_LAG_MAX", value_name = "TIME")]
+    pub lag_max: Option<Span>,
+    /// Above so much memory of the process, new requests are answered with 503 `overloaded` and new connections closed.
+    /// [default: 80 % of what the control group allows, or of what the machine has]
+    #[arg(
+        id = "gateway.memory_max",
+        long = "gateway-memory-max",
+        env = "QUORATE_GATEWAY_MEMORY_MAX",
+        value_name = "SIZE"
+    )]
+    pub memory_max: Option<Bytes>,
+    /// The least bytes a second of a request body that the gateway waits for, taken over `idle_timeout`; a slower client is
+    /// let go. [default: 100]
+    #[arg(
+        id = "gateway.body_rate_min",
+        long = "gateway-body-rate-min",
+        env = "QUORATE_GATEWAY_BODY_RATE_MIN",
+        value_name = "SIZE"
+    )]
+    pub body_rate_min: Option<Bytes>,
     /// The most headers of a request; more are answered with 431. [default: 100]
     #[arg(
         id = "gateway.headers_max",
@@ -180,6 +218,22 @@ pub struct WrittenGatewayTls {
         value_delimiter = ','
     )]
     pub certificates: Option<Vec<CertificateFiles>>,
+    /// The most TLS handshakes in progress; further connections are closed at once. [default: 1000]
+    #[arg(
+        id = "gateway_tls.handshakes_max",
+        long = "gateway-tls-handshakes-max",
+        env = "QUORATE_GATEWAY_TLS_HANDSHAKES_MAX",
+        value_name = "NUMBER"
+    )]
+    pub handshakes_max: Option<u32>,
+    /// How long a TLS handshake may take. [default: 10s]
+    #[arg(
+        id = "gateway_tls.handshake_timeout",
+        long = "gateway-tls-handshake-timeout",
+        env = "QUORATE_GATEWAY_TLS_HANDSHAKE_TIMEOUT",
+        value_name = "TIME"
+    )]
+    pub handshake_timeout: Option<Span>,
 }
 
 /// `[cluster]`: the listener for nodes and operators.
@@ -246,14 +300,15 @@ impl Written {
 
 impl WrittenGateway {
     fn or(self, under: Self) -> Self {
-        first_of!(self, under; bind, advertise, workers, connections_max, headers_max, header_bytes_max, body_bytes_max,
+        first_of!(self, under; bind, advertise, workers, connections_max,
+            connections_per_address_max, requests_max, lag_max, memory_max, body_rate_min, headers_max, header_bytes_max, body_bytes_max,
             header_timeout, idle_timeout, trusted_proxies, node_header)
     }
 }
 
 impl WrittenGatewayTls {
     fn or(self, under: Self) -> Self {
-        first_of!(self, under; bind, advertise, certificates)
+        first_of!(self, under; bind, advertise, certificates, handshakes_max, handshake_timeout)
     }
 }
 

@@ -5,6 +5,7 @@
 //! say `connection: close`, HTTP/2 connections get a GOAWAY that names no stream yet, and a listener takes what the
 //! kernel has already accepted for it before it closes.
 
+use crate::listen::door::Crowd;
 use std::{
     sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering},
     time::Duration,
@@ -103,11 +104,11 @@ impl Draining {
     }
 
     /// Resolves when no listener accepts and no connection is open any more.
-    pub(crate) async fn emptied(&self, connections: &AtomicUsize) {
+    pub(crate) async fn emptied(&self, crowd: &Crowd) {
         loop {
             let notified = self.emptied.notified();
             // In this order: a listener that has closed opens no more connections.
-            if self.listeners.load(Ordering::SeqCst) == 0 && connections.load(Ordering::SeqCst) == 0 {
+            if self.listeners.load(Ordering::SeqCst) == 0 && crowd.connections() == 0 {
                 return;
             }
             notified.await;

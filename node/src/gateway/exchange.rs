@@ -9,7 +9,7 @@ use super::{
     record,
     worker::{Serving, Worker},
 };
-use crate::listen::connection::Connection;
+use crate::listen::{connection::Connection, stream::Stream};
 use http::{HeaderValue, Method, Uri};
 use machine::{At, Name, key::KeyId};
 use std::{
@@ -31,6 +31,8 @@ pub(crate) enum Stage {
 /// One request and its answer.
 pub(crate) struct Exchange {
     pub(crate) connection: Arc<Connection>,
+    /// Of HTTP/2.
+    pub(crate) stream: Option<Arc<Stream>>,
     pub(crate) serving: Arc<Serving>,
     /// Whether the node held authority when the request began; the view was read after that was known.
     pub(crate) has_authority: bool,

@@ -169,7 +169,7 @@ impl Refusal {
             Problem::MethodNotAllowed => {
                 headers.insert(header::ALLOW, self.allow.unwrap_or(HeaderValue::from_static("")));
             }
-            Problem::Isolated | Problem::RateLimited | Problem::LimitUnavailable => {
+            Problem::Isolated | Problem::RateLimited | Problem::LimitUnavailable | Problem::Overloaded => {
                 headers.insert(header::RETRY_AFTER, HeaderValue::from(self.retry_after));
             }
             _ => {}

@@ -4,12 +4,15 @@ use super::{
     Clock, Settings, StartError, Worker,
     draining::{Draining, Stage},
     limit::NodeLimits,
+    overload::{self, Overload},
     record::LogWriter,
     upkeep,
     worker::{Look, Published, Shared, lock},
 };
 use crate::{
-    listen::{self, Addresses, CertificateError, Certificates, Listener, connection::Connection, tls::Tls},
+    listen::{
+        self, Addresses, CertificateError, Certificates, Listener, connection::Connection, door::Crowd, tls::Tls,
+    },
     resource::compile::Compiled,
 };
 use arc_swap::ArcSwap;
@@ -101,7 +104,8 @@ pub fn start(settings: Settings, node: NodeId, clock: Arc<dyn Clock>, first: Arc
         node_header: HeaderValue::from(node),
         clock,
         published: ArcSwap::from_pointee(Published { view: first, compiled, limits }),
-        connections: AtomicUsize::new(0),
+        crowd: Crowd::default(),
+        overload: Overload::default(),
         in_flight: AtomicUsize::new(0),
         draining: Draining::default(),
         stopped: AtomicBool::new(false),
@@ -133,6 +137,7 @@ fn run(worker: Arc<Worker>, listeners: Vec<Listener>, asked: mpsc::Receiver<Look
     thread::Builder::new().name(format!("worker-{}", worker.index)).spawn(move || {
         runtime.block_on(async {
             tokio::spawn(Arc::clone(&worker.deadlines).look());
+            tokio::spawn(overload::probe(Arc::clone(&worker)));
             tokio::spawn(upkeep::run(Arc::clone(&worker), asked));
             for listener in listeners {
                 worker.shared.draining.listener_opened();
@@ -200,7 +205,7 @@ impl Handle {
             let announced = shared.draining.stage() > Stage::Serving;
             shared.draining.close(if announced { LAST_CALL.min(at_most / 2) } else { Duration::ZERO });
             running.each_connection(Connection::wake);
-            let emptied = shared.draining.emptied(&shared.connections);
+            let emptied = shared.draining.emptied(&shared.crowd);
             if tokio::time::timeout(at_most, emptied).await.is_err() {
                 running.each_connection(Connection::end);
             }
@@ -232,7 +237,7 @@ impl Handle {
         let published = shared.published.load();
         Status {
             enforced: published.view.index,
-            connections: shared.connections.load(Ordering::Relaxed),
+            connections: shared.crowd.connections(),
             in_flight: shared.in_flight.load(Ordering::Relaxed),
             routes: published.compiled.routes.len(),
             unreadable: published.compiled.unreadable.clone(),

@@ -54,14 +54,28 @@ pub enum AccessLog {
 pub struct Caps {
     /// Open client connections of the node; more are closed at once.
     pub connections_max: usize,
+    /// Of these, from one address (IPv6: one /64) that is no trusted proxy.
+    pub connections_per_address_max: usize,
+    /// TLS connections whose handshake is not done; more are closed at once.
+    pub handshakes_max: usize,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// Requests in flight on the node; more are refused at once.
+    pub requests_max: usize,
+    /// How late a worker may get to what is due, again and again, before it refuses requests.
+    pub lag_max: Duration,
+    /// Memory that the node may use before it refuses requests and connections.
+    pub memory_bytes_max: u64,
     /// Header fields of one request.
     pub header_count_max: usize,
     /// Bytes of the request line and header fields of one request.
     pub header_bytes_max: usize,
-    /// From the first byte of a request (or a new connection, TLS handshake included) to the end of its header.
+    /// From the first byte of a request (or a new connection, after its TLS handshake) to the end of its header.
     pub header_read_timeout: Duration,
     /// A connection without a request, or one whose client neither sends nor takes what it should, ends after this.
     pub idle_timeout: Duration,
+    /// Bytes a second of a request body that waits for its client, taken over `idle_timeout`; who is slower is let go.
+    pub body_rate_min: u64,
     /// Bytes of a request body where neither route nor defaults say otherwise.
     pub body_bytes_max: u64,
     /// Concurrent HTTP/2 streams of one connection.
@@ -72,10 +86,17 @@ impl Default for Caps {
     fn default() -> Self {
         Self {
             connections_max: 20_000,
+            connections_per_address_max: 20_000,
+            handshakes_max: 1_000,
+            handshake_timeout: Duration::from_secs(10),
+            requests_max: 10_000,
+            lag_max: Duration::from_secs(1),
+            memory_bytes_max: u64::MAX,
             header_count_max: 96,
             header_bytes_max: 32 * 1024,
             header_read_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
+            body_rate_min: 100,
             body_bytes_max: 64 * 1024 * 1024,
             streams_max: 128,
         }

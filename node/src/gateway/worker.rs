@@ -11,10 +11,11 @@ use super::{
     forward::{Deadlines, Pool},
     in_flight::InFlight,
     limit::{NodeLimits, RouteLimits, WorkerLimits},
+    overload::Overload,
     record::{LogBuffer, RouteMeter, StageMeters},
 };
 use crate::{
-    listen::connection::Connection,
+    listen::{connection::Connection, door::Crowd},
     resource::compile::{Compiled, CompiledRoute},
 };
 use arc_swap::ArcSwap;
@@ -39,7 +40,9 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     /// What is in force. A request reads it after it has begun: whatever was published before is seen.
     pub(crate) published: ArcSwap<Published>,
-    pub(crate) connections: AtomicUsize,
+    /// Client connections.
+    pub(crate) crowd: Crowd,
+    pub(crate) overload: Overload,
     pub(crate) in_flight: AtomicUsize,
     pub(crate) draining: Draining,
     pub(crate) stopped: AtomicBool,
@@ -69,6 +72,8 @@ pub(crate) struct Worker {
     pub(crate) scratch: Mutex<Vec<u8>>,
     /// Requests that limits in shadow are still to count.
     pub(crate) shadows: Arc<AtomicUsize>,
+    /// Whether it gets to things so late that new requests are refused.
+    pub(crate) is_late: AtomicBool,
     next_connection: AtomicU64,
     random: AtomicU64,
     local: Mutex<Local>,
@@ -128,6 +133,7 @@ impl Worker {
             connections: Mutex::default(),
             scratch: Mutex::default(),
             shadows: Arc::default(),
+            is_late: AtomicBool::new(false),
             next_connection: AtomicU64::new(0),
             random: AtomicU64::new(seed),
             local: Mutex::new(Local { published, serving }),

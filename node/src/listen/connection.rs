@@ -1,17 +1,20 @@
 //! One client connection: what is known of the other side, and how long it may keep us waiting.
-//!
-//! Idle and slow clients are noticed by a watch of each connection that looks every now and then whether anything has
-//! moved, instead of timers that are set for every request: the hot path only counts. A limit is therefore noticed up to
-//! a quarter late.
+//! Who does, is noticed by `watch` (and for the streams of HTTP/2 by `stream`), by what is counted here.
 
-use super::{tls::Shown, wire::Wire};
+use super::{
+    stream::{Stream, Streams},
+    tls::Shown,
+    watch::{Verdict, Watch},
+    wire::Wire,
+};
 use crate::{
     gateway::{self, Caps, Worker, draining::Stage, worker::lock},
     listen::headers_of,
 };
 use http::HeaderValue;
 use hyper::{body::Incoming, server::conn::http1, server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics::counter;
 use std::{
     convert::Infallible,
     net::{IpAddr, SocketAddr},
@@ -34,8 +37,6 @@ const READ_AHEAD_BYTES_MIN: usize = 64 * 1024;
 /// HTTP/2 has no idle exchange of bytes to tell a dead peer by.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// A connection is not looked at more often.
-const INTERVAL_MIN: Duration = Duration::from_millis(5);
 /// Header fields that hyper reads without asking for memory.
 const FIELDS_INLINE: usize = 100;
 
@@ -57,6 +58,10 @@ pub(crate) struct Connection {
     is_partial: AtomicBool,
     write_waits: AtomicBool,
     body_waits: AtomicU32,
+    /// Bytes of request bodies that have come.
+    body_bytes: AtomicU64,
+    /// The stream that has begun last, until it runs.
+    pub(super) newest: Mutex<Option<Arc<Stream>>>,
     is_ended: AtomicBool,
     waker: Mutex<Option<Waker>>,
     protocol: Protocol,
@@ -81,6 +86,8 @@ impl Connection {
             is_partial: AtomicBool::new(false),
             write_waits: AtomicBool::new(false),
             body_waits: AtomicU32::new(0),
+            body_bytes: AtomicU64::new(0),
+            newest: Mutex::new(None),
             is_ended: AtomicBool::new(false),
             waker: Mutex::new(None),
             protocol,
@@ -121,6 +128,23 @@ impl Connection {
         }
     }
 
+    pub(crate) fn body_came(&self, bytes: u64) {
+        self.body_bytes.store(self.body_bytes.load(Relaxed).wrapping_add(bytes), Relaxed);
+    }
+
+    /// What the watch goes by.
+    pub(super) fn counts(&self) -> Counts {
+        Counts {
+            moved: self.moved.load(Relaxed),
+            requests: self.requests.load(Relaxed),
+            in_flight: self.in_flight.load(Relaxed),
+            is_partial: self.is_partial.load(Relaxed),
+            write_waits: self.write_waits.load(Relaxed),
+            body_waits: self.body_waits.load(Relaxed) > 0,
+            body_bytes: self.body_bytes.load(Relaxed),
+        }
+    }
+
     /// Whether the answer that is being made is the last one: the client must be told, or it could send its next request
     /// into a connection that closes. HTTP/2 has its own way of saying so.
     pub(crate) fn is_ending(&self) -> bool {
@@ -141,6 +165,23 @@ impl Connection {
         self.is_ended.store(true, Relaxed);
         self.wake();
     }
+}
+
+/// What is known of a connection at one moment.
+pub(super) struct Counts {
+    /// How often bytes came or went.
+    pub(super) moved: u64,
+    pub(super) requests: u64,
+    pub(super) in_flight: u32,
+    pub(super) is_partial: bool,
+    pub(super) write_waits: bool,
+    pub(super) body_waits: bool,
+    pub(super) body_bytes: u64,
+}
+
+/// Counts a connection or stream that ends because its client kept us waiting.
+pub(super) fn end_stalled(what: &'static str) {
+    counter!("quorate_clients_stalled_total", "waiting_for" => what).increment(1);
 }
 
 /// Whether an address is one of a proxy that is believed.
@@ -175,7 +216,9 @@ pub(super) async fn serve<S>(
         let connection = Arc::clone(&connection);
         service_fn(move |request: http::Request<Incoming>| {
             let connection = Arc::clone(&connection);
-            async move { Ok::<_, Infallible>(gateway::handle(connection, request).await) }
+            let stream = (protocol == Protocol::Http2).then(Arc::<Stream>::default);
+            lock(&connection.newest).clone_from(&stream);
+            async move { Ok::<_, Infallible>(gateway::handle(connection, stream, request).await) }
         })
     };
     match protocol {
@@ -184,7 +227,7 @@ pub(super) async fn serve<S>(
             run(&connection, caps, protocol, pin!(served), http1::Connection::graceful_shutdown).await;
         }
         Protocol::Http2 => {
-            let served = http2_builder(caps).serve_connection(io, service);
+            let served = http2_builder(caps, Arc::clone(&connection)).serve_connection(io, service);
             run(&connection, caps, protocol, pin!(served), http2::Connection::graceful_shutdown).await;
         }
     }
@@ -203,8 +246,8 @@ fn http1_builder(caps: &Caps) -> http1::Builder {
     builder
 }
 
-fn http2_builder(caps: &Caps) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2_builder(caps: &Caps, connection: Arc<Connection>) -> http2::Builder<Streams> {
+    let mut builder = http2::Builder::new(Streams(connection));
     builder
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
@@ -269,99 +312,13 @@ async fn run<C, E>(
                     is_shut_down = true;
                     shut_down(served.as_mut());
                 }
-                Verdict::Stalled => return Poll::Ready(()),
+                Verdict::Stalled(what) => {
+                    end_stalled(what);
+                    return Poll::Ready(());
+                }
             }
             timer.as_mut().reset(now + watch.interval);
         }
     })
     .await;
-}
-
-/// Notices that a client keeps us waiting.
-struct Watch {
-    protocol: Protocol,
-    interval: Duration,
-    header_read_timeout: Duration,
-    idle_timeout: Duration,
-    /// The same for a connection that could be idle or new, when the node closes.
-    last_call: Option<Duration>,
-    seen: Option<(Wait, u64, Instant)>,
-}
-
-/// What a connection waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wait {
-    /// The rest of a header, or the first request.
-    Header,
-    /// The next request.
-    Request,
-    /// The client: more of its body, or that it takes what it asked for.
-    Client,
-    /// Ourselves.
-    Nothing,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Fine,
-    /// It can be ended politely.
-    Idle,
-    /// It cannot.
-    Stalled,
-}
-
-impl Watch {
-    fn new(caps: &Caps, protocol: Protocol) -> Self {
-        let interval = (caps.header_read_timeout.min(caps.idle_timeout) / 4).max(INTERVAL_MIN);
-        Self {
-            protocol,
-            interval,
-            header_read_timeout: caps.header_read_timeout,
-            idle_timeout: caps.idle_timeout,
-            last_call: None,
-            seen: None,
-        }
-    }
-
-    /// From now on only what is in flight, or on its way, is waited for.
-    fn hurry(&mut self, last_call: Duration) {
-        self.last_call = Some(last_call);
-        self.interval = self.interval.min((last_call / 4).max(INTERVAL_MIN));
-    }
-
-    fn look(&mut self, connection: &Connection, now: Instant) -> Verdict {
-        let requests = connection.requests.load(Relaxed);
-        let is_busy = connection.in_flight.load(Relaxed) > 0;
-        let write_waits = connection.write_waits.load(Relaxed);
-        let body_waits = connection.body_waits.load(Relaxed) > 0;
-        // What tells that it has not moved: for a header, the number of requests, so that a byte now and then is no way
-        // out; for a body, any byte.
-        let (wait, mark) = if write_waits || (is_busy && body_waits) {
-            (Wait::Client, connection.moved.load(Relaxed))
-        } else if is_busy {
-            (Wait::Nothing, 0)
-        } else if requests == 0 || (self.protocol == Protocol::Http1 && connection.is_partial.load(Relaxed)) {
-            (Wait::Header, requests)
-        } else {
-            (Wait::Request, requests)
-        };
-        let since = match self.seen {
-            Some((seen, seen_mark, since)) if seen == wait && seen_mark == mark => since,
-            _ => {
-                self.seen = Some((wait, mark, now));
-                now
-            }
-        };
-        let waited = now.saturating_duration_since(since) + self.interval;
-        let is_silent = !connection.is_partial.load(Relaxed);
-        match wait {
-            Wait::Header | Wait::Request if is_silent && self.last_call.is_some_and(|last| waited > last) => {
-                Verdict::Idle
-            }
-            Wait::Header if waited > self.header_read_timeout => Verdict::Stalled,
-            Wait::Request if waited > self.idle_timeout => Verdict::Idle,
-            Wait::Client if waited > self.idle_timeout => Verdict::Stalled,
-            _ => Verdict::Fine,
-        }
-    }
 }

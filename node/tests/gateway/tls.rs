@@ -13,16 +13,16 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
-struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
-    fn certificate(&self, names: &[&str]) -> Certificate {
+    pub fn certificate(&self, names: &[&str]) -> Certificate {
         let key = KeyPair::generate().unwrap();
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let certificate = CertificateParams::new(names).unwrap().signed_by(&key, &self.0).unwrap();
@@ -32,7 +32,7 @@ impl Authority {
         }
     }
 
-    fn client(&self, protocols: &[&str], versions: &[&'static rustls::SupportedProtocolVersion]) -> TlsConnector {
+    pub fn client(&self, protocols: &[&str], versions: &[&'static rustls::SupportedProtocolVersion]) -> TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.0.der().clone()).unwrap();
         let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -45,16 +45,16 @@ impl Authority {
     }
 }
 
-const BOTH: &[&rustls::SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
+pub const BOTH: &[&rustls::SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 
-fn with_tls(certificates: Vec<Certificate>) -> Settings {
+pub fn with_tls(certificates: Vec<Certificate>) -> Settings {
     let mut with = settings();
     let certificates = Certificates(certificates.into_iter().map(Arc::new).collect());
     with.tls = Some(("127.0.0.1:0".parse().unwrap(), certificates));
     with
 }
 
-async fn connect(cluster: &Cluster, connector: &TlsConnector, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+pub async fn connect(cluster: &Cluster, connector: &TlsConnector, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(cluster.gateway.addresses().tls.unwrap()).await.unwrap();
     soon("a handshake", connector.connect(ServerName::try_from(name.to_owned()).unwrap(), stream)).await
 }

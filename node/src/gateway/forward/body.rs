@@ -7,7 +7,7 @@ use crate::{
         in_flight::{self, Tie},
         problem::{Problem, Refusal},
     },
-    listen::connection::Connection,
+    listen::{connection::Connection, stream::Stream},
 };
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -61,7 +61,8 @@ struct Moving {
     incoming: Incoming,
     upload: Arc<Upload>,
     bytes_max: u64,
-    connection: Arc<Connection>,
+    /// Who sends it: the stream, where there are several.
+    client: (Arc<Connection>, Option<Arc<Stream>>),
     /// Its own: an upload can outlive the answer.
     tie: Option<Tie>,
     /// Whether the client is the one we wait for.
@@ -92,10 +93,10 @@ impl UploadBody {
         incoming: Incoming,
         upload: Arc<Upload>,
         bytes_max: u64,
-        connection: Arc<Connection>,
+        client: (Arc<Connection>, Option<Arc<Stream>>),
         tie: Option<Tie>,
     ) -> Self {
-        Self(Some(Moving { incoming, upload, bytes_max, connection, tie, waits: false }))
+        Self(Some(Moving { incoming, upload, bytes_max, client, tie, waits: false }))
     }
 
     pub(crate) const fn is_empty(&self) -> bool {
@@ -127,6 +128,10 @@ impl HttpBody for UploadBody {
         };
         if let Some(data) = frame.data_ref() {
             let length = data.len() as u64;
+            match &moving.client {
+                (_, Some(stream)) => stream.body_came(length),
+                (connection, None) => connection.body_came(length),
+            }
             let total = moving.upload.bytes.fetch_add(length, Ordering::Relaxed).saturating_add(length);
             if total > moving.bytes_max {
                 moving.upload.state.store(TOO_LARGE, Ordering::Relaxed);
@@ -152,7 +157,10 @@ impl Moving {
     fn set_waits(&mut self, waits: bool) {
         if waits != self.waits {
             self.waits = waits;
-            self.connection.waits_for_body(waits);
+            match &self.client {
+                (_, Some(stream)) => stream.waits_for_body(waits),
+                (connection, None) => connection.waits_for_body(waits),
+            }
         }
     }
 }
@@ -166,6 +174,8 @@ impl Drop for Moving {
 /// The body of a response, on its way to the client. It carries the exchange, which ends with it.
 pub(crate) struct Body {
     exchange: Option<Box<Exchange>>,
+    /// Of HTTP/2: told what the client has been handed, also after the exchange has ended.
+    stream: Option<Arc<Stream>>,
     content: Content,
 }
 
@@ -178,17 +188,22 @@ enum Content {
 impl Body {
     /// An answer of the gateway itself.
     pub(crate) const fn text(bytes: Bytes) -> Self {
-        Self { exchange: None, content: Content::Text(bytes) }
+        Self { exchange: None, stream: None, content: Content::Text(bytes) }
     }
 
     /// An answer of the upstream.
     const fn download(incoming: Incoming, lease: Lease, watch: Watch, idle_timeout: Duration) -> Self {
-        Self { exchange: None, content: Content::Download { incoming, lease: Some(lease), watch, idle_timeout } }
+        Self {
+            exchange: None,
+            stream: None,
+            content: Content::Download { incoming, lease: Some(lease), watch, idle_timeout },
+        }
     }
 
     /// The exchange ends when the body does. `is_bare` if the client gets no body whatever it is: an answer to `HEAD`.
     pub(crate) fn carrying(mut self, mut exchange: Box<Exchange>, is_bare: bool) -> Self {
         exchange.finished = is_bare || self.is_end_stream();
+        self.stream.clone_from(&exchange.stream);
         self.exchange = Some(exchange);
         self
     }
@@ -227,7 +242,7 @@ impl Answer {
             if may_reuse {
                 lease.give_back(now_us);
             }
-            Body { exchange: None, content: Content::Nothing }
+            Body { exchange: None, stream: None, content: Content::Nothing }
         } else {
             Body::download(incoming, lease, watch, idle_timeout)
         };
@@ -240,7 +255,34 @@ impl HttpBody for Body {
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
+        let polled = self.poll_next(cx);
+        if let Some(stream) = &self.stream {
+            let data = if let Poll::Ready(Some(Ok(frame))) = &polled { frame.data_ref() } else { None };
+            stream.handed(data.map_or(0, |data| data.len() as u64));
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Nothing => true,
+            Content::Text(bytes) => bytes.is_empty(),
+            Content::Download { incoming, .. } => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Nothing => SizeHint::with_exact(0),
+            Content::Text(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Download { incoming, .. } => incoming.size_hint(),
+        }
+    }
+}
+
+impl Body {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self;
         if this.exchange.as_ref().is_some_and(|exchange| exchange.is_cut()) {
             return this.cut();
         }
@@ -281,22 +323,6 @@ impl HttpBody for Body {
                 }
                 Poll::Pending => Poll::Pending,
             },
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.content {
-            Content::Nothing => true,
-            Content::Text(bytes) => bytes.is_empty(),
-            Content::Download { incoming, .. } => incoming.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.content {
-            Content::Nothing => SizeHint::with_exact(0),
-            Content::Text(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Download { incoming, .. } => incoming.size_hint(),
         }
     }
 }
