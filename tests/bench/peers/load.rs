@@ -61,8 +61,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// Where requests go, and what they are.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// The gateway.
-    pub address: SocketAddr,
+    /// The gateways: connections and, in an open loop, requests go to each in turn.
+    pub addresses: Vec<SocketAddr>,
     /// What is spoken.
     pub protocol: Protocol,
     /// Sent as `X-Api-Key`, one after the other; none at all where this is empty.
@@ -84,16 +84,24 @@ pub struct Load {
 struct Counts {
     open: AtomicU64,
     done: AtomicU64,
+    limited: AtomicU64,
     refused: AtomicU64,
     failed: AtomicU64,
+    /// Open loop: as many as were due.
+    offered: AtomicU64,
     record: AtomicBool,
+    hold: AtomicBool,
 }
 
 /// What became of requests.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Count {
+    /// Due so far, in an open loop.
+    pub offered: u64,
     /// Answered with 200.
     pub done: u64,
+    /// Answered with 429.
+    pub limited: u64,
     /// Answered with anything else.
     pub refused: u64,
     /// Not answered.
@@ -104,11 +112,18 @@ pub struct Count {
 struct Shared {
     counts: Arc<Counts>,
     pace: Pace,
-    /// Open loop: when those were due that no connection has taken yet.
-    due: RefCell<VecDeque<Instant>>,
-    wake: Notify,
+    /// Of each gateway.
+    lanes: Vec<Lane>,
     latencies: RefCell<Vec<u64>>,
     next: Cell<usize>,
+}
+
+/// Open loop: what is due at a gateway.
+#[derive(Default)]
+struct Lane {
+    /// When those were due that no connection has taken yet.
+    due: RefCell<VecDeque<Instant>>,
+    wake: Notify,
 }
 
 impl Load {
@@ -145,7 +160,9 @@ impl Load {
     /// What became of the requests so far.
     pub fn count(&self) -> Count {
         Count {
+            offered: self.counts.offered.load(Ordering::Relaxed),
             done: self.counts.done.load(Ordering::Relaxed),
+            limited: self.counts.limited.load(Ordering::Relaxed),
             refused: self.counts.refused.load(Ordering::Relaxed),
             failed: self.counts.failed.load(Ordering::Relaxed),
         }
@@ -154,6 +171,11 @@ impl Load {
     /// From now on latencies are remembered.
     pub fn record(&self) {
         self.counts.record.store(true, Ordering::Relaxed);
+    }
+
+    /// From now on no more requests are due.
+    pub fn hold(&self) {
+        self.counts.hold.store(true, Ordering::Relaxed);
     }
 
     /// Stops them: the latencies that were recorded, in nanoseconds, the shortest first.
@@ -175,8 +197,7 @@ fn run(
     let shared = Rc::new(Shared {
         counts,
         pace,
-        due: RefCell::default(),
-        wake: Notify::new(),
+        lanes: target.addresses.iter().map(|_| Lane::default()).collect(),
         latencies: RefCell::default(),
         next: Cell::new(0),
     });
@@ -187,11 +208,12 @@ fn run(
     let tls = connector(target);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let tasks = tokio::task::LocalSet::new();
-    for _ in 0..connections {
+    for number in 0..connections {
+        let lane = number % target.addresses.len();
         let (shared, requests, tls, target) = (Rc::clone(&shared), Rc::clone(&requests), tls.clone(), target.clone());
         tasks.spawn_local(async move {
             loop {
-                let ended = connection(&target, &tls, &requests, &shared).await;
+                let ended = connection(&target, lane, &tls, &requests, &shared).await;
                 if ended.is_err() {
                     shared.counts.failed.fetch_add(1, Ordering::Relaxed);
                 }
@@ -207,17 +229,23 @@ fn run(
     shared.latencies.take()
 }
 
-async fn connection(target: &Target, tls: &TlsConnector, requests: &[Vec<u8>], shared: &Shared) -> Result<()> {
-    let tcp = TcpStream::connect(target.address).await?;
+async fn connection(
+    target: &Target,
+    lane: usize,
+    tls: &TlsConnector,
+    requests: &[Vec<u8>],
+    shared: &Shared,
+) -> Result<()> {
+    let tcp = TcpStream::connect(target.addresses[lane]).await?;
     tcp.set_nodelay(true)?;
     if target.protocol == Protocol::Plain {
-        return http1::speak(tcp, requests, shared).await;
+        return http1::speak(tcp, requests, shared, lane).await;
     }
     let name = ServerName::try_from("localhost").map_err(Error::other)?;
     let stream = tls.connect(name, tcp).await?;
     match target.protocol {
         Protocol::Http2 => http2::speak(stream, requests, shared, STREAMS).await,
-        Protocol::Plain | Protocol::Tls => http1::speak(stream, requests, shared).await,
+        Protocol::Plain | Protocol::Tls => http1::speak(stream, requests, shared, lane).await,
     }
 }
 
@@ -247,15 +275,16 @@ fn roots(file: &Path) -> RootCertStore {
 
 impl Shared {
     /// When the next request is due on a connection that is free: at once, or when the clock says so.
-    async fn turn(&self) -> Option<Instant> {
+    async fn turn(&self, lane: usize) -> Option<Instant> {
         if matches!(self.pace, Pace::Closed) {
             return None;
         }
+        let lane = &self.lanes[lane];
         loop {
-            if let Some(due) = self.due.borrow_mut().pop_front() {
+            if let Some(due) = lane.due.borrow_mut().pop_front() {
                 return Some(due);
             }
-            self.wake.notified().await;
+            lane.wake.notified().await;
         }
     }
 
@@ -270,8 +299,12 @@ impl Shared {
         self.counts.open.fetch_add(1, Ordering::Relaxed);
     }
 
-    fn answered(&self, ok: bool, due: Option<Instant>) {
-        let count = if ok { &self.counts.done } else { &self.counts.refused };
+    fn answered(&self, status: [u8; 3], due: Option<Instant>) {
+        let count = match &status {
+            b"200" => &self.counts.done,
+            b"429" => &self.counts.limited,
+            _ => &self.counts.refused,
+        };
         count.fetch_add(1, Ordering::Relaxed);
         if let Some(due) = due
             && self.counts.record.load(Ordering::Relaxed)

@@ -9,7 +9,7 @@
 //!
 //! Rooms: `options`, what to measure; `row`, what is asked of a gateway; `site`, what all gateways get (upstream, keys, certificate);
 //! `peer`, the gateways, a file each; `load` and `upstream`, both ends of a request; `cpu`, what it cost; `measure`, the rounds;
-//! `report`, the tables.
+//! `report`, the tables; `accuracy`, apart from all that, how exactly one limit over several gateways is kept.
 //!
 //! `cargo test` runs this program too: then every peer that is installed checks what is generated for it, and nothing is measured.
 #![allow(
@@ -22,6 +22,7 @@
     reason = "a measurement fails by panicking and answers on standard output"
 )]
 
+mod accuracy;
 mod cpu;
 mod load;
 mod measure;
@@ -54,6 +55,9 @@ fn main() {
         report::table(row, &measured);
         all.push((*row, measured));
         report::write(&options.out, &all);
+    }
+    if options.accuracy {
+        accuracy::run(&options);
     }
     println!("\nEvery round is in {}.", options.out.display());
 }

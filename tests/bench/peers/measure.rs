@@ -77,7 +77,7 @@ pub fn row(row: &Row, options: &Options) -> Vec<Measured> {
             Measured { peer: peer.name(), how: solution.how(), rounds: Vec::new(), resident: 0, failure: None };
         let started = solution.start(&options.gateway_core).and_then(|running| {
             let target = Target {
-                address: running.address,
+                addresses: vec![running.address],
                 protocol: row.protocol,
                 keys: site.keys[..row.callers].to_vec(),
                 authority: site.certificate.clone(),
@@ -192,7 +192,9 @@ fn measure(row: &Row, contender: &Contender, options: &Options) -> Result<Round,
         latencies.get(place).map(|nanoseconds| *nanoseconds as f64 / 1e3)
     };
     let count = Count {
+        offered: after.0.offered - before.0.offered,
         done: after.0.done - before.0.done,
+        limited: after.0.limited - before.0.limited,
         refused: after.0.refused - before.0.refused,
         failed: after.0.failed - before.0.failed,
     };
@@ -221,7 +223,7 @@ impl Round {
 
     /// Whether each request was answered with 200.
     pub fn is_clean(&self) -> bool {
-        self.count.done > 0 && self.count.refused == 0 && self.count.failed == 0
+        self.count.done > 0 && self.count.limited == 0 && self.count.refused == 0 && self.count.failed == 0
     }
 
     /// For the file of all rounds.
@@ -229,7 +231,7 @@ impl Round {
         let cpu: serde_json::Map<String, Value> =
             self.cpu.iter().map(|(name, seconds)| ((*name).to_owned(), json!(round(*seconds, 6)))).collect();
         json!({
-            "requests": self.count.done, "refused": self.count.refused, "failed": self.count.failed,
+            "requests": self.count.done, "limited": self.count.limited, "refused": self.count.refused, "failed": self.count.failed,
             "seconds": round(self.elapsed, 3), "cpu_seconds": cpu, "cpu_us_per_request": round(self.cost(), 3),
             "load_cpu_us_per_request": round(self.load_cpu * 1e6 / self.count.done.max(1) as f64, 3),
             "requests_per_second": self.rate().round(), "foreign": round(self.foreign, 3),

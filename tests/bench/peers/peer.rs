@@ -47,6 +47,34 @@ pub trait Peer {
 
     /// What it has of a stack, ready to be started; nothing where that would not be comparable.
     fn solve(&self, stack: Stack, site: &Site) -> Option<Box<dyn Solution>>;
+
+    /// Several of it that keep one limit for each key, started on a core; nothing where it has no such thing.
+    fn together(&self, _rule: &Rule, _site: &Site, _core: &str) -> Option<Result<Box<dyn Together>, String>> {
+        None
+    }
+}
+
+/// A limit for gateways to keep together.
+#[derive(Debug)]
+pub struct Rule {
+    /// How many gateways.
+    pub gateways: usize,
+    /// Requests a second for each key.
+    pub rate: u64,
+    /// How many at once.
+    pub burst: u64,
+}
+
+/// Gateways that run and keep a limit together.
+pub trait Together {
+    /// Where they take requests.
+    fn gateways(&self) -> Vec<SocketAddr>;
+
+    /// What the limit rests on, if there is such a thing.
+    fn rests_on(&mut self) -> Option<&mut Process>;
+
+    /// Starts that again.
+    fn repair(&mut self) -> Result<(), String>;
 }
 
 /// A gateway that is configured for a stack.
@@ -121,16 +149,54 @@ impl Solution for Programs {
         let mut processes = Vec::new();
         let mut alive = Vec::new();
         for program in &self.programs {
-            let mut command = Command::new("taskset");
-            command.args(["--cpu-list", core]).args(&program.command).current_dir(&program.folder);
-            command.envs(program.environment.iter().map(|(name, value)| (name, value)));
-            let mut process = Process::start(command, &program.folder.join(program.name));
-            wait_for(program.address, &mut process)?;
+            let process = program.start(core)?;
             processes.push((program.name, process.pid()));
             alive.push(process);
         }
         let address = self.programs.last().ok_or("no program")?.address;
         Ok(Running { address, processes, checks_keys: self.checks_keys, _alive: Box::new(alive) })
+    }
+}
+
+impl Program {
+    fn start(&self, core: &str) -> Result<Process, String> {
+        let mut command = Command::new("taskset");
+        command.args(["--cpu-list", core]).args(&self.command).current_dir(&self.folder);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        let mut process = Process::start(command, &self.folder.join(self.name));
+        wait_for(self.address, &mut process)?;
+        Ok(process)
+    }
+}
+
+/// Gateways that are a program each, with or without a store.
+struct Group {
+    store: Option<(Program, Process)>,
+    gateways: Vec<(SocketAddr, Process)>,
+    core: String,
+}
+
+impl Group {
+    fn start(store: Option<Program>, gateways: Vec<Program>, core: &str) -> Result<Box<dyn Together>, String> {
+        let store = store.map(|store| store.start(core).map(|process| (store, process))).transpose()?;
+        let started = gateways.iter().map(|gateway| Ok((gateway.address, gateway.start(core)?)));
+        Ok(Box::new(Self { store, gateways: started.collect::<Result<_, String>>()?, core: core.to_owned() }))
+    }
+}
+
+impl Together for Group {
+    fn gateways(&self) -> Vec<SocketAddr> {
+        self.gateways.iter().map(|gateway| gateway.0).collect()
+    }
+
+    fn rests_on(&mut self) -> Option<&mut Process> {
+        self.store.as_mut().map(|store| &mut store.1)
+    }
+
+    fn repair(&mut self) -> Result<(), String> {
+        let Some((program, process)) = &mut self.store else { return Ok(()) };
+        *process = program.start(&self.core)?;
+        Ok(())
     }
 }
 

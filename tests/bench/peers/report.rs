@@ -100,7 +100,7 @@ fn is_valid(measured: &Measured) -> bool {
 }
 
 fn errors(rounds: &[Round]) -> String {
-    let refused: u64 = rounds.iter().map(|round| round.count.refused).sum();
+    let refused: u64 = rounds.iter().map(|round| round.count.limited + round.count.refused).sum();
     let failed: u64 = rounds.iter().map(|round| round.count.failed).sum();
     let done: u64 = rounds.iter().map(|round| round.count.done).sum();
     format!("{done} requests were answered with 200, {refused} otherwise, {failed} not at all")

@@ -6,11 +6,12 @@ use rustix::time::{
 };
 use std::{
     rc::Rc,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 use tokio::{io::AsyncReadExt, net::unix::pipe::Receiver};
 
-/// Says so at this rate, for ever.
+/// Says so at this rate until it is held.
 pub async fn tick(rate: u32, shared: Rc<Shared>) {
     let interval = Duration::from_secs(1) / rate;
     let timer =
@@ -24,10 +25,15 @@ pub async fn tick(rate: u32, shared: Rc<Shared>) {
     let (mut expired, mut sent) = ([0; 8], 0);
     loop {
         timer.read_exact(&mut expired).await.expect("a timer");
+        if shared.counts.hold.load(Ordering::Relaxed) {
+            return;
+        }
         for _ in 0..u64::from_ne_bytes(expired) {
+            shared.counts.offered.fetch_add(1, Ordering::Relaxed);
             sent += 1;
-            shared.due.borrow_mut().push_back(began + interval * sent);
-            shared.wake.notify_one();
+            let lane = &shared.lanes[sent as usize % shared.lanes.len()];
+            lane.due.borrow_mut().push_back(began + interval * sent);
+            lane.wake.notify_one();
         }
     }
 }

@@ -23,11 +23,12 @@ pub async fn speak(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     requests: &[Vec<u8>],
     shared: &Shared,
+    lane: usize,
 ) -> Result<()> {
     let mut buffer = vec![0; ANSWER_BYTES_MAX];
     shared.opened();
     loop {
-        let due = shared.turn().await;
+        let due = shared.turn(lane).await;
         stream.write_all(&requests[shared.next(requests.len())]).await?;
         stream.flush().await?;
         let (mut filled, mut head) = (0, None);
@@ -49,7 +50,7 @@ pub async fn speak(
                 _ => {}
             }
         };
-        shared.answered(head.status == *b"200", due);
+        shared.answered(head.status, due);
         if head.closes {
             return Ok(());
         }

@@ -197,7 +197,7 @@ impl Connection<'_> {
             && let Some(place) = self.waiting.iter().position(|waiting| waiting.0 == stream)
         {
             let (_, ok) = self.waiting.swap_remove(place);
-            self.shared.answered(ok, None);
+            self.shared.answered(if ok { *b"200" } else { *b"000" }, None);
         }
         Ok(())
     }

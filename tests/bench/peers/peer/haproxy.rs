@@ -1,6 +1,6 @@
 //! HAProxy: keys in a map file, a limit of its own by a stick table.
 
-use super::{Peer, Program, Programs, Solution, find, free_address, text, version, words};
+use super::{Group, Peer, Program, Programs, Rule, Solution, Together, find, free_address, text, version, words};
 use crate::{
     row::Stack,
     site::{RATE, Site, write},
@@ -94,5 +94,43 @@ backend up
             checks_keys: stack.checks_keys(),
             check: Some(check),
         }))
+    }
+
+    /// With a table that they tell one another about, which counts what was admitted.
+    fn together(&self, rule: &Rule, site: &Site, core: &str) -> Option<Result<Box<dyn Together>, String>> {
+        let haproxy = program()?;
+        let peers: String = (0..rule.gateways).map(|number| format!("  peer g{number} {}\n", free_address())).collect();
+        let gateway = |number: usize| {
+            let folder = site.folder("haproxy");
+            let address = free_address();
+            let rate = rule.rate;
+            let configuration = format!(
+                "global
+  nbthread 1
+defaults
+  mode http
+  timeout connect 1s
+  timeout client 300s
+  timeout server 300s
+peers all
+{peers}
+backend counts
+  stick-table type string len 64 size 100k expire 60s store gpc0,gpc0_rate(1s) peers all
+frontend clients
+  bind {address}
+  http-request track-sc0 req.hdr(x-api-key) table counts
+  http-request deny deny_status 429 if {{ sc_gpc0_rate(0,counts) ge {rate} }}
+  http-request sc-inc-gpc0(0)
+  default_backend up
+backend up
+  server up {}
+",
+                site.upstream
+            );
+            let file = write(&folder, "haproxy.cfg", &configuration);
+            let command = words(&[text(&haproxy), "-db", "-L", &format!("g{number}"), "-f", text(&file)]);
+            Program { name: "haproxy", command, environment: Vec::new(), address, folder }
+        };
+        Some(Group::start(None, (0..rule.gateways).map(gateway).collect(), core))
     }
 }

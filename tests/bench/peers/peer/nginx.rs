@@ -1,6 +1,6 @@
 //! nginx by itself: keys in a `map`, a limit of its own by `limit_req`. Its configuration is also what `nginx_redis` adds to.
 
-use super::{Peer, Program, Programs, Solution, find, free_address, text, version, words};
+use super::{Group, Peer, Program, Programs, Rule, Solution, Together, find, free_address, text, version, words};
 use crate::{
     row::Stack,
     site::{RATE, Site, write},
@@ -38,6 +38,19 @@ impl Peer for Nginx {
             Stack::Full => "map + limit_req (local) + access log",
         };
         Some(Box::new(wanted.configure(how, Vec::new(), site)))
+    }
+
+    /// Each for itself.
+    fn together(&self, rule: &Rule, site: &Site, core: &str) -> Option<Result<Box<dyn Together>, String>> {
+        let gateway = |_| {
+            let wanted = Wanted {
+                http: format!("limit_req_zone $http_x_api_key zone=clients:10m rate={}r/s;\n", rule.rate),
+                location: format!("limit_req zone=clients burst={} nodelay; limit_req_status 429;", rule.burst),
+                ..Wanted::default()
+            };
+            wanted.configure("", Vec::new(), site).programs
+        };
+        Some(Group::start(None, (0..rule.gateways).flat_map(gateway).collect(), core))
     }
 }
 

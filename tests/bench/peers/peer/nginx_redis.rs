@@ -1,6 +1,6 @@
 //! nginx with Lua and Redis, which counts over all gateways: a window of a second (`INCR`), or a token bucket (a script).
 
-use super::{Peer, Solution, find, nginx::Wanted, redis, version};
+use super::{Group, Peer, Program, Rule, Solution, Together, find, nginx::Wanted, redis, version};
 use crate::{
     row::Stack,
     site::{RATE, Site, write},
@@ -46,28 +46,47 @@ impl Peer for NginxRedis {
             _ => return None,
         };
         let store = redis::program(site)?;
-        let (host, port) = (store.address.ip().to_string(), store.address.port().to_string());
-        let folder = site.folder("lua");
-        write(&folder, "limit.lua", &LIMIT.replace("@HOST@", &host).replace("@PORT@", &port));
-        let call = match self {
-            Self::Window => format!("window(client, {RATE})"),
-            Self::Bucket => format!("bucket(client, {RATE}, {RATE})"),
-        };
         let wanted = Wanted {
             tls: stack.is_tls(),
             keys: stack.checks_keys(),
             log: stack == Stack::Full,
+            ..self.limit(RATE, RATE, Some("503"), &store, site)
+        };
+        Some(Box::new(wanted.configure(how, vec![store], site)))
+    }
+
+    /// As is commonly done, requests pass where Redis does not answer.
+    fn together(&self, rule: &Rule, site: &Site, core: &str) -> Option<Result<Box<dyn Together>, String>> {
+        let store = redis::program(site)?;
+        let gateway =
+            |_| self.limit(rule.rate, rule.burst, None, &store, site).configure("", Vec::new(), site).programs;
+        let gateways = (0..rule.gateways).flat_map(gateway).collect();
+        Some(Group::start(Some(store), gateways, core))
+    }
+}
+
+impl NginxRedis {
+    /// An nginx that keeps this limit; with what it answers where Redis does not.
+    fn limit(self, rate: u64, burst: u64, without: Option<&str>, store: &Program, site: &Site) -> Wanted {
+        let (host, port) = (store.address.ip().to_string(), store.address.port().to_string());
+        let folder = site.folder("lua");
+        write(&folder, "limit.lua", &LIMIT.replace("@HOST@", &host).replace("@PORT@", &port));
+        let call = match self {
+            Self::Window => format!("window(client, {rate})"),
+            Self::Bucket => format!("bucket(client, {rate}, {burst})"),
+        };
+        let without = without.map(|status| format!("if admitted == nil then return ngx.exit({status}) end\n"));
+        Wanted {
             main: format!("load_module {MODULES}/ndk_http_module.so; load_module {MODULES}/ngx_http_lua_module.so;\n"),
             http: format!("lua_package_path '{}/?.lua;/usr/share/lua/5.1/?.lua;;';\n", super::text(&folder)),
-            // Commonly a request passes where Redis does not answer; here that must not pass for a measurement.
             location: format!(
                 "access_by_lua_block {{\n\
                  local client = ngx.var.http_x_api_key or '-'\n\
-                 local admitted = require('limit').{call}\n\
-                 if admitted == nil then return ngx.exit(503) end\n\
-                 if not admitted then return ngx.exit(429) end }}"
+                 local admitted = require('limit').{call}\n{}\
+                 if admitted == false then return ngx.exit(429) end }}",
+                without.unwrap_or_default()
             ),
-        };
-        Some(Box::new(wanted.configure(how, vec![store], site)))
+            ..Wanted::default()
+        }
     }
 }

@@ -1,13 +1,13 @@
 //! Quorate: a cluster of three voters, each with one worker, all on the gateways' core. Only one of them is asked, one that does not
 //! lead: it asks another for its share of the limits. All three are charged.
 
-use super::{Peer, Running, Solution, free_address, text, version};
+use super::{Peer, Rule, Running, Solution, Together, free_address, text, version};
 use crate::{
     row::Stack,
     site::{RATE, Site, write},
 };
 use std::{ffi::OsString, fmt::Write, fs, net::SocketAddr, path::PathBuf, process::Command};
-use tests::{Cluster, programs};
+use tests::{Cluster, process::Process, programs};
 
 const NODES: usize = 3;
 const NAMES: [&str; NODES] = ["node 1", "node 2", "node 3"];
@@ -71,6 +71,43 @@ impl Peer for Quorate {
             access_log: stack == Stack::Full,
             checks_keys: stack.checks_keys(),
         }))
+    }
+
+    /// With one node more, which leads and is not asked.
+    fn together(&self, rule: &Rule, site: &Site, core: &str) -> Option<Result<Box<dyn Together>, String>> {
+        let cluster = Cluster::start_changed(rule.gateways + 1, |node| {
+            node.under = super::words(&["taskset", "--cpu-list", core]);
+            node.environment.push(("QUORATE_ACCESS_LOG", "off".to_owned()));
+        });
+        cluster.ctl().apply(&format!(
+            "upstreams: {{ up: {{ targets: ['http://{}'] }} }}\nlimits: {{ calls: {{ rate: {}/s, burst: {}, per: route }} }}\n\
+             routes: {{ all: {{ paths: ['/'], upstream: up, authenticate: [none], policies: off, limits: [calls] }} }}\n",
+            site.upstream, rule.rate, rule.burst
+        ));
+        let leader = cluster.leader();
+        Some(Ok(Box::new(Asked { cluster, leader })))
+    }
+}
+
+/// A cluster of which all but one node are asked.
+struct Asked {
+    cluster: Cluster,
+    leader: usize,
+}
+
+impl Together for Asked {
+    fn gateways(&self) -> Vec<SocketAddr> {
+        let asked = (1..=self.cluster.nodes.len()).filter(|place| *place != self.leader);
+        asked.map(|place| self.cluster.node(place).gateway.parse().expect("an address")).collect()
+    }
+
+    fn rests_on(&mut self) -> Option<&mut Process> {
+        self.cluster.node_mut(self.leader).process.as_mut()
+    }
+
+    fn repair(&mut self) -> Result<(), String> {
+        self.cluster.node_mut(self.leader).run();
+        Ok(())
     }
 }
 
