@@ -1,20 +1,27 @@
 //! One run on real processes: start a cluster, load it, break it by a seed, heal it, let it come back, and judge what was written
 //! down meanwhile. This page tells the story; the parts are in `run/`, what must hold is in [`crate::invariant`].
+#![expect(clippy::indexing_slicing, reason = "by the name of a field, into JSON: what is not there is null")]
 
 pub mod cluster;
 pub mod fault;
+pub mod finale;
 pub mod network;
+pub mod observer;
 pub mod operator;
+pub mod relay;
 pub mod report;
 pub mod schedule;
+pub mod witness;
+pub mod workload;
 
 use crate::{
-    history::{History, Recorder, Run, What},
+    history::{History, Recorder, Run, WRITTEN_FOLDER, What},
     invariant,
 };
 use anyhow::{Context as _, ensure};
 use cluster::{Cluster, Wanted};
 use fault::Kind;
+use observer::Observers;
 use report::{Report, say};
 use schedule::Schedule;
 use std::{
@@ -23,6 +30,7 @@ use std::{
     process::Command,
     time::Duration,
 };
+use workload::Workload;
 
 /// How to run.
 #[derive(Clone, Debug)]
@@ -121,6 +129,10 @@ pub fn run(options: &Options) -> anyhow::Result<Conclusion> {
         say(&format!("fewer faults than there could be: {why}"));
     }
 
+    let upstream = witness::start(cluster.network.own(), recorder.clone());
+    let observers = Observers::start(&cluster.seats, &recorder);
+    let mut workload = Workload::start(&cluster, &upstream.url(), options.seed)?;
+
     let mut report = Report::default();
     let mut schedule = Schedule::plan(options.seed, options.length, &kinds);
     say(&format!(
@@ -132,10 +144,22 @@ pub fn run(options: &Options) -> anyhow::Result<Conclusion> {
         folder.display()
     ));
     report.faults = schedule.carry_out(&mut cluster, |cluster| watch(cluster, &mut report.broken));
+    workload.stop();
     recorder.record(What::Healed);
 
-    drop(cluster);
-    recorder.end(writer)?;
+    finale::converge(&mut cluster, &mut report.broken);
+    finale::ask_everything(&cluster, &workload.shared, options.seed);
+    finale::read_audit(&cluster, &mut report.void);
+    watch(&mut cluster, &mut report.broken);
+    drop(observers);
+    finale::keep_metrics(&cluster);
+    finale::stop(&mut cluster, &mut report.broken);
+    finale::read_access_logs(&folder.join(WRITTEN_FOLDER), &workload.shared)?;
+    drop((cluster, upstream));
+    report.counts = workload.shared.counts();
+    drop(workload);
+    let events = recorder.end(writer)?;
+    report.counts.insert("events in all".to_owned(), events);
     judge(&folder, &mut report)?;
     report.print(options, &folder);
     let conclusion = report.conclusion();

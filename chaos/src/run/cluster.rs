@@ -71,6 +71,10 @@ pub struct Node {
     pub may_end: bool,
     /// Whether it was removed from the cluster, so that it will end.
     pub removed: bool,
+    /// What its calendar is to be ahead.
+    pub utc_ahead_ms: i64,
+    /// How much faster its clock for durations is to run, in millionths.
+    pub boot_rate_ppm: i64,
     address: [String; 3],
 }
 
@@ -183,6 +187,7 @@ impl Cluster {
         fs::write(folder.join("node.toml"), settings)?;
         fs::write(folder.join(FAULTS), format!("snapshot_entries = {SNAPSHOT_ENTRIES}\n"))?;
         (node.name, node.folder, node.removed, node.may_end) = (name, folder, false, false);
+        (node.utc_ahead_ms, node.boot_rate_ppm) = (0, 0);
         Ok(())
     }
 
@@ -263,12 +268,22 @@ impl Cluster {
     }
 
     /// The node of a place is gone for good.
+    pub fn empty(&mut self, place: usize) {
+        self.is_there(place, 0);
+        if let Some(node) = self.nodes.get_mut(place) {
+            (node.held_by, node.removed) = (None, false);
+        }
+    }
+
+    /// Starts a member again that has ended by itself and that no fault has.
     ///
     /// # Errors
-    /// There is no such place.
-    pub fn leaves(&mut self, place: usize) -> anyhow::Result<()> {
-        self.kill(place)?;
-        self.is_there(place, 0);
+    /// It cannot be started.
+    pub fn run_if_ended(&mut self, place: usize) -> anyhow::Result<()> {
+        let node = self.node(place)?;
+        if node.id != 0 && node.process.is_none() && node.held_by.is_none() {
+            self.run(place)?;
+        }
         Ok(())
     }
 
@@ -339,15 +354,21 @@ impl Cluster {
         Ok(())
     }
 
-    /// Changes the file through which a node is told what to get wrong.
+    /// Changes what a node is told to get wrong.
     ///
     /// # Errors
-    /// It cannot be written.
-    pub fn tell(&self, place: usize, lines: &str) -> anyhow::Result<()> {
-        let file = self.node(place)?.folder.join(FAULTS);
+    /// The file cannot be written.
+    pub fn tell(&mut self, place: usize, change: impl FnOnce(&mut Node)) -> anyhow::Result<()> {
+        let node = self.node_mut(place)?;
+        change(node);
+        let file = node.folder.join(FAULTS);
         // Renamed into place: a node never reads half of it.
         let beside = file.with_extension("new");
-        fs::write(&beside, format!("snapshot_entries = {SNAPSHOT_ENTRIES}\n{lines}"))?;
+        let lines = format!(
+            "snapshot_entries = {SNAPSHOT_ENTRIES}\nutc_offset_ms = {}\nboot_rate_ppm = {}\n",
+            node.utc_ahead_ms, node.boot_rate_ppm
+        );
+        fs::write(&beside, lines)?;
         Ok(fs::rename(beside, file)?)
     }
 
@@ -454,6 +475,8 @@ impl Node {
             held_by: None,
             may_end: false,
             removed: false,
+            utc_ahead_ms: 0,
+            boot_rate_ppm: 0,
             address,
         }
     }

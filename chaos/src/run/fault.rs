@@ -1,9 +1,15 @@
 //! What is done to the cluster: one file a family, one line in [`all`] a kind. A fault proves that it took hold; one that did not
 //! makes the run void, and one that the machine does not permit is skipped, never passed.
 
+mod clock;
 mod cut;
 mod kill;
+mod loss;
+mod member;
 mod pause;
+mod slow;
+mod snapshot;
+mod storm;
 
 use super::cluster::Cluster;
 use crate::sim::random::Random;
@@ -76,6 +82,18 @@ pub const ALL: &[Kind] = &[
     Kind { name: "cut-ring", make: cut::ring },
     Kind { name: "cut-leader", make: cut::leader },
     Kind { name: "cut-clients", make: cut::clients },
+    Kind { name: "loss", make: loss::packets },
+    Kind { name: "slow", make: slow::links },
+    Kind { name: "calendar-seconds", make: clock::seconds },
+    Kind { name: "calendar-years", make: clock::years },
+    Kind { name: "calendar-leader", make: clock::leader },
+    Kind { name: "calendar-jumping", make: clock::jumping },
+    Kind { name: "clock-rate", make: clock::rate },
+    Kind { name: "leader-storm", make: storm::transfers },
+    Kind { name: "member-add", make: member::add },
+    Kind { name: "member-remove", make: member::remove },
+    Kind { name: "member-replace", make: member::replace },
+    Kind { name: "snapshot", make: snapshot::backup },
 ];
 
 impl Took {

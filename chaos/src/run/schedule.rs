@@ -33,6 +33,7 @@ pub struct Planned {
     life: Life,
     proof: String,
     doubt: Option<String>,
+    members: Vec<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +102,7 @@ impl Schedule {
                     life: Life::Waits(None),
                     proof: String::new(),
                     doubt: None,
+                    members: Vec::new(),
                 });
             }
             bout += span + Duration::from_millis(random.between(4_000, 8_000));
@@ -125,6 +127,8 @@ impl Schedule {
     pub fn carry_out(&mut self, cluster: &mut Cluster, mut look: impl FnMut(&mut Cluster)) -> Vec<Went> {
         let began = Instant::now();
         let recorder = cluster.recorder.clone();
+        let members = cluster.ids(&cluster.members());
+        self.planned.iter_mut().for_each(|fault| fault.members.clone_from(&members));
         while began.elapsed() < self.length {
             self.step(began.elapsed(), cluster, &recorder);
             look(cluster);
@@ -145,10 +149,9 @@ impl Schedule {
     }
 
     fn step(&mut self, now: Duration, cluster: &mut Cluster, recorder: &Recorder) {
-        let active = self.planned.iter().filter(|fault| matches!(fault.life, Life::Active(..))).count();
         for fault in &mut self.planned {
             match &fault.life {
-                Life::Waits(_) if now >= fault.at => fault.install(now, active == 0, cluster, recorder),
+                Life::Waits(_) if now >= fault.at => fault.install(now, cluster, recorder),
                 Life::Active(until, ..) if now >= *until => fault.heal(now, cluster, recorder),
                 _ => {}
             }
@@ -170,7 +173,7 @@ impl Schedule {
             if !self.planned.iter().any(busy) {
                 let waiting = self.planned.iter_mut().find(|fault| matches!(fault.life, Life::Waits(_)));
                 let Some(fault) = waiting else { return };
-                fault.install(now, true, cluster, recorder);
+                fault.install(now, cluster, recorder);
                 // It gets its time, alone.
                 std::thread::sleep(fault.lasts.min(Duration::from_secs(3)));
             }
@@ -192,13 +195,15 @@ impl Planned {
         }));
     }
 
-    fn install(&mut self, now: Duration, alone: bool, cluster: &mut Cluster, recorder: &Recorder) {
+    fn install(&mut self, now: Duration, cluster: &mut Cluster, recorder: &Recorder) {
         if self.life == Life::Waits(None) {
-            self.record(recorder, &[], false, Phase::Planned);
+            self.record(recorder, &[], self.fault.spares_others(), Phase::Planned);
         }
-        let spares = alone && self.fault.spares_others();
         match self.fault.install(cluster) {
             Took::Installed { nodes, proof } => {
+                // What is promised while others are in order is judged by the members of the start.
+                let known = nodes.iter().all(|node| self.members.contains(node));
+                let spares = known && self.fault.spares_others();
                 self.record(recorder, &nodes, spares, Phase::Installed);
                 super::report::say(&format!(
                     "{:>6.1} s  + {:<16} nodes {nodes:?}: {proof}",
