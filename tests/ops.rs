@@ -19,6 +19,8 @@ fn health_and_status() {
         let status = ops.send(get("/status")).ok().json();
         assert_eq!(status["id"], node.id, "{status}");
         assert_eq!(ops.send(get("/nothing")).status, 404);
+        // Whole states are read for it: only a node of a test says this.
+        assert_eq!(ops.send(get("/debug/state")).status, 404);
     }
 }
 

@@ -270,8 +270,13 @@ async fn begin_consensus(
 
 /// When snapshots and checkpoints are made. A test that lasts minutes wants to see many.
 fn upkeep(settings: &Settings) -> raft::Upkeep {
-    let upkeep = raft::Upkeep { disk_low_bytes: settings.disk_free_min, ..raft::Upkeep::default() };
-    match faults::at_start().and_then(|faults| faults.snapshot_entries) {
+    let faults = faults::at_start().unwrap_or_default();
+    let upkeep = raft::Upkeep {
+        disk_low_bytes: settings.disk_free_min,
+        digest_entries: faults.digest_entries,
+        ..raft::Upkeep::default()
+    };
+    match faults.snapshot_entries {
         Some(entries) => raft::Upkeep {
             snapshot_entries: entries,
             keep_entries: entries / 10,

@@ -29,6 +29,9 @@ pub struct Faults {
     pub boot_rate_ppm: i64,
     /// A snapshot after so many log entries, and a log that is cut right behind it. Read at the start alone.
     pub snapshot_entries: Option<u64>,
+    /// Every so many log entries the state is set aside: `/debug/state` on the ops listener says its digest. Read at the
+    /// start alone.
+    pub digest_entries: u64,
 }
 
 /// Why a file of faults is none.
@@ -105,8 +108,12 @@ mod tests {
             read(&file)
         };
         assert_eq!(read_this(""), Ok(Faults::default()));
-        let both = Faults { utc_offset_ms: -5_000, boot_rate_ppm: 4_000, snapshot_entries: Some(400) };
-        assert_eq!(read_this("utc_offset_ms = -5000\nboot_rate_ppm = 4000\nsnapshot_entries = 400"), Ok(both));
+        let both =
+            Faults { utc_offset_ms: -5_000, boot_rate_ppm: 4_000, snapshot_entries: Some(400), digest_entries: 64 };
+        assert_eq!(
+            read_this("utc_offset_ms = -5000\nboot_rate_ppm = 4000\nsnapshot_entries = 400\ndigest_entries = 64"),
+            Ok(both)
+        );
         assert!(read_this("utc_offset = 1").is_err());
         assert!(read_this(&"#".repeat(5_000)).is_err());
     }

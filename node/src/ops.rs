@@ -38,9 +38,14 @@ pub fn serve(listener: TcpListener, condition: Arc<Condition>) -> JoinHandle<()>
             };
             let condition = Arc::clone(&condition);
             tokio::spawn(async move {
-                let service = service_fn(move |request| {
-                    let answer = answer(&request, &condition);
-                    async move { Ok::<_, Infallible>(answer) }
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let condition = Arc::clone(&condition);
+                    async move {
+                        Ok::<_, Infallible>(match request.uri().path() {
+                            "/debug/state" => debug_state(&condition).await,
+                            _ => answer(&request, &condition),
+                        })
+                    }
                 });
                 // A client that breaks off is its own affair.
                 let _ = http1::Builder::new()
@@ -81,6 +86,15 @@ fn answer(request: &Request<Incoming>, condition: &Condition) -> Response<Full<B
             StatusCode::NOT_FOUND,
             &json!({ "error": "there are /livez, /readyz, /serving, /metrics and /status here" }),
         ),
+    }
+}
+
+/// What a test compares over the nodes. Whole states are read for it, so it is there only where a test asked for it.
+async fn debug_state(condition: &Arc<Condition>) -> Response<Full<Bytes>> {
+    let condition = Arc::clone(condition);
+    match tokio::task::spawn_blocking(move || condition.debug_state()).await.ok().flatten() {
+        Some(state) => json(StatusCode::OK, &state),
+        None => json(StatusCode::NOT_FOUND, &json!({ "error": "no digests are kept here" })),
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::{
     adapt::server::RaftService,
     allowances::Allowances,
+    digest::Digest,
     node::Node,
     session::server::LeaderService,
     start::{Start, StartError},
@@ -18,7 +19,7 @@ use machine::{
     member::{MemberSpec, NodeId},
 };
 use proto::peer::{leader_server::LeaderServer, raft_server::RaftServer};
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 use tokio::sync::{mpsc, watch};
 
 /// How long a write waits, once committed, for the nodes to enforce it.
@@ -278,6 +279,15 @@ impl Handle {
     #[must_use]
     pub fn audit(&self, from: u64, limit: usize) -> AuditPage {
         self.node.audit(from, limit)
+    }
+
+    /// Digests of the replicated state at the last indexes at which it was set aside, and at the one applied last; `None`
+    /// if [`crate::Upkeep::digest_entries`] asks for none. Blocks for as long as it takes to read whole states.
+    ///
+    /// # Errors
+    /// A record that cannot be written down: there is none.
+    pub fn digests(&self) -> io::Result<Option<Vec<(u64, Digest)>>> {
+        self.node.digests()
     }
 
     /// Resolves when raft has failed on this node, with the reason: the process must end, so that it is started anew.

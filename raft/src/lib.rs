@@ -35,6 +35,7 @@ mod backup;
 mod batch;
 mod clock;
 pub mod codec;
+mod digest;
 mod disk;
 mod forward;
 #[cfg(feature = "fuzzing")]
@@ -62,6 +63,7 @@ pub use ::session::{
 pub use adapt::server::RaftService;
 pub use allowances::{AllowanceCaps, Allowances, Holds};
 pub use clock::Clock;
+pub use digest::Digest;
 pub use ground::{DiskPause, Ground, Simulated};
 pub use handle::{AuditPage, Backup, Fence, Handle, ProposeError, ReadError, Services, TransferError, Usage, Written};
 pub use inspect::{InspectError, Inspected, InspectedMember, inspect};

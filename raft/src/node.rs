@@ -13,6 +13,7 @@ use crate::{
     applied::Applied,
     batch::{self, Batcher},
     clock::Clock,
+    digest::{Digest, Marks, digest},
     disk::Disk,
     ground::Ground,
     handle::{AuditPage, Fence, ProposeError, Services},
@@ -47,6 +48,7 @@ use machine::{
 use std::{
     collections::BTreeMap,
     hash::{BuildHasher, RandomState},
+    io,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -70,6 +72,7 @@ pub(crate) struct Node {
     pub(crate) peers: Arc<Peers>,
     pub(crate) vault: Arc<Vault>,
     pub(crate) batcher: Batcher,
+    marks: Arc<Marks>,
     log: Mutex<Option<Log>>,
     applied: watch::Receiver<Arc<Applied>>,
     views: watch::Receiver<Arc<View>>,
@@ -123,7 +126,8 @@ impl Node {
             tokio::spawn(stepping);
         }
 
-        let machine = Machine::new(&applied, Arc::clone(&vault));
+        let marks = Arc::new(Marks::new(upkeep.digest_entries));
+        let machine = Machine::new(&applied, Arc::clone(&vault), Arc::clone(&marks));
         let (applied, views) = machine.watch();
         let peers = Arc::new(Peers::new(dial, timing.dial, peers));
         let network = Network {
@@ -151,6 +155,7 @@ impl Node {
             peers,
             vault,
             batcher,
+            marks,
             log: Mutex::new(Some(log)),
             applied,
             views,
@@ -437,6 +442,19 @@ impl Node {
             oldest: state.audit.get_min().map_or(state.next_audit, |(number, _)| *number),
             next: state.next_audit,
         }
+    }
+
+    /// See [`crate::Handle::digests`].
+    pub(crate) fn digests(&self) -> io::Result<Option<Vec<(u64, Digest)>>> {
+        if !self.marks.are_kept() {
+            return Ok(None);
+        }
+        let mut digests = self.marks.digests()?;
+        let now = self.applied();
+        if digests.iter().all(|(index, _)| *index != now.index()) {
+            digests.push((now.index(), digest(&now.state)?));
+        }
+        Ok(Some(digests))
     }
 
     pub(crate) async fn failed(&self) -> String {

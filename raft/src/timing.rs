@@ -136,6 +136,8 @@ pub struct Upkeep {
     /// So many entries before the last snapshot stay in the log, so that a node that was away for a moment catches up
     /// from the log.
     pub keep_entries: u64,
+    /// Every so many entries the state is set aside, so that its digest can be asked for; 0 for never.
+    pub digest_entries: u64,
     /// Writes are refused while the disk has less room than this.
     pub disk_low_bytes: u64,
 }
@@ -148,6 +150,7 @@ impl Default for Upkeep {
             snapshot_bytes: 64 * 1024 * 1024,
             snapshot_entries: 200_000,
             keep_entries: 2_000,
+            digest_entries: 0,
             disk_low_bytes: 128 * 1024 * 1024,
         }
     }

@@ -38,7 +38,7 @@ impl Invariant for AuthorityIsExclusiveOfStale {
                 continue;
             }
             checked += 1;
-            let enforced = observed.enforced_revision.unwrap_or(observed.revision).min(observed.revision);
+            let enforced = observed.enforced_revision.unwrap_or(observed.revision);
             if enforced < least {
                 let why = format!(
                     "node {} says that it has authority and enforces revision {enforced}; revision {least} was \

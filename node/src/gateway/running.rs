@@ -57,6 +57,8 @@ struct Running {
 pub struct Status {
     /// The log index that every worker enforces.
     pub enforced: u64,
+    /// The cluster revision at that index.
+    pub revision: u64,
     /// Open client connections.
     pub connections: usize,
     /// Requests in flight.
@@ -237,6 +239,7 @@ impl Handle {
         let published = shared.published.load();
         Status {
             enforced: published.view.index,
+            revision: published.view.registry.revision,
             connections: shared.crowd.connections(),
             in_flight: shared.in_flight.load(Ordering::Relaxed),
             routes: published.compiled.routes.len(),

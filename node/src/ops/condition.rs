@@ -146,6 +146,29 @@ impl Condition {
         recorder.render()
     }
 
+    /// How far this node is, and digests of its state. Its authority is looked at first: what it decides by is not older
+    /// than what it says here. `None` where no digests are kept. Blocks.
+    pub(super) fn debug_state(&self) -> Option<Value> {
+        let raft = self.raft.get()?;
+        let local = raft.local();
+        let decides_by = self.gateway.get().map(|gateway| gateway.status().revision);
+        let digests = raft.digests().ok().flatten()?;
+        let view = raft.view();
+        let shown: Vec<Value> = digests
+            .into_iter()
+            .map(|(index, digest)| json!({ "index": index, "digest": hex::encode(digest) }))
+            .collect();
+        Some(json!({
+            "id": local.node,
+            // Without a data plane nothing is admitted, whatever the lease says.
+            "authority_ms": if decides_by.is_some() { local.authority_ms } else { 0 },
+            "enforced_revision": decides_by,
+            "revision": view.registry.revision,
+            "raft": { "enforced": local.enforced, "applied": raft.local().applied },
+            "state_digests": shown,
+        }))
+    }
+
     pub(super) fn status(&self) -> Value {
         let ready = self.ready();
         let mut status = json!({

@@ -2,6 +2,7 @@
 
 use crate::{
     adapt::{log::Log, machine::Machine},
+    digest::Marks,
     start::Folders,
     types::TypeConfig,
     vault::Vault,
@@ -23,7 +24,7 @@ impl StoreBuilder<TypeConfig, Log, Machine, TempDir> for OnDisk {
             Folders { log: path.join("log"), checkpoint: path.join("checkpoint"), snapshots: path.join("snapshots") };
         let log = Log::new(storage::Log::open(&folders.log, storage::LogSettings::default()).unwrap());
         let (vault, applied) = Vault::open(&folders, &crate::Ground::System).unwrap();
-        Ok((dir, log, Machine::new(&applied, Arc::new(vault))))
+        Ok((dir, log, Machine::new(&applied, Arc::new(vault), Arc::new(Marks::new(0)))))
     }
 }
 

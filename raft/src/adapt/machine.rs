@@ -4,6 +4,7 @@
 use crate::{
     applied::Applied,
     codec::form::{LogIdForm, MembershipForm, StoredMembershipForm},
+    digest::Marks,
     types::{Done, Payload, SnapshotMeta, StoredMembership, TypeConfig},
     vault::{Held, Offered, Vault},
 };
@@ -28,10 +29,11 @@ pub(crate) struct Machine {
     applied: watch::Sender<Arc<Applied>>,
     views: watch::Sender<Arc<View>>,
     vault: Arc<Vault>,
+    marks: Arc<Marks>,
 }
 
 impl Machine {
-    pub(crate) fn new(applied: &Applied, vault: Arc<Vault>) -> Self {
+    pub(crate) fn new(applied: &Applied, vault: Arc<Vault>, marks: Arc<Marks>) -> Self {
         Self {
             state: applied.state.clone(),
             last: applied.last,
@@ -40,6 +42,7 @@ impl Machine {
             applied: watch::Sender::new(Arc::new(applied.clone())),
             views: watch::Sender::new(Arc::clone(&applied.view)),
             vault,
+            marks,
         }
     }
 
@@ -99,6 +102,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 let id = LogIdForm::from(&entry.log_id);
                 let done = self.apply_one(id, &entry.payload);
                 self.last = Some(id);
+                self.marks.note(id.index, &self.state);
                 applied += 1;
                 if let Some(responder) = responder {
                     answers.push((responder, done));
@@ -131,6 +135,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.last = applied.last;
         self.membership = applied.membership;
         self.news = self.last.map_or(0, |last| last.index);
+        self.marks.note(self.news, &self.state);
         self.hand_out();
         Ok(())
     }

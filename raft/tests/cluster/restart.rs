@@ -23,6 +23,7 @@ fn eager() -> Upkeep {
         checkpoint_every: Duration::from_millis(100),
         snapshot_bytes: 1,
         snapshot_entries: 20,
+        digest_entries: 8,
         keep_entries: 5,
         disk_low_bytes: 0,
     }
@@ -220,4 +221,35 @@ async fn a_backup_is_a_whole_snapshot_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), bytes).unwrap();
     assert!(storage::snapshot::Reader::open(file.path()).unwrap().verify().unwrap() > 5);
+}
+
+/// The digest of one index that all of these nodes have, if there is one.
+fn common_digest(cluster: &Cluster, nodes: &[NodeId], from: u64) -> Option<(u64, BTreeSet<raft::Digest>)> {
+    let all: Vec<BTreeMap<u64, raft::Digest>> = nodes
+        .iter()
+        .map(|node| cluster.node(*node).digests().unwrap().expect("they are kept").into_iter().collect())
+        .collect();
+    let indexes =
+        all.first()?.keys().rev().find(|index| **index >= from && all.iter().all(|one| one.contains_key(index)))?;
+    Some((*indexes, all.iter().filter_map(|one| one.get(indexes).copied()).collect()))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_at_one_index_are_in_one_state() {
+    let mut cluster = Cluster::of_with(3, eager()).await;
+    let mut last = 0;
+    for round in 0..3 {
+        writes(&cluster, 1, 30).await;
+        cluster.agree().await;
+        let from = last + 1;
+        let (index, digests) = until("a digest of one index", async || common_digest(&cluster, &[1, 2, 3], from)).await;
+        assert_eq!(digests.len(), 1, "round {round}: at index {index} the nodes are in different states");
+        last = index;
+        // From its checkpoint or its log it comes to the same.
+        cluster.stop_all().await;
+        for id in 1..=3 {
+            cluster.start(id).await;
+        }
+        cluster.leader().await;
+    }
 }
