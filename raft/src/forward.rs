@@ -7,6 +7,7 @@ use crate::{
     codec,
     handle::{Fence, ProposeError, ReadError, TransferError, Usage, Written},
     lead::{Committed, Kept, Refused},
+    mutation::{self, Mutation},
     node::Node,
     status::{FenceState, Observation},
 };
@@ -144,6 +145,9 @@ impl Node {
 
     /// See [`crate::Handle::read`].
     pub(crate) async fn read(&self) -> Result<Arc<View>, ReadError> {
+        if mutation::is(Mutation::StaleReads) {
+            return Ok(self.view());
+        }
         let deadline = Instant::now() + self.timing.read;
         let Some(Answer::Index(index)) = self.ask_until(deadline, Question::ReadIndex).await else {
             return Err(self.why_no_answer());

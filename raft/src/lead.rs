@@ -2,6 +2,7 @@
 
 use crate::{
     batch::{ACQUIRE_BYTES_MAX, Declined, PROPOSAL_BYTES_MAX},
+    mutation::{self, Mutation},
     node::Node,
     session::tenure::{SessionId, Tenure},
     status::{FenceState, Observation, Observed},
@@ -94,8 +95,16 @@ impl Node {
         if self.disks_full(&tenure) {
             return Err(Refused::DiskFull);
         }
+        if mutation::is(Mutation::AcknowledgesBeforeTheCommit) {
+            return Ok(self.acknowledge_before_the_commit(&tenure, proposal, bytes, within));
+        }
         let (outcome, index) = self.batcher.propose(proposal, bytes, within).await?;
         let mut committed = Committed { outcome, index, fence: Vec::new(), fence_lost: false };
+        if mutation::is(Mutation::AcknowledgesBeforeTheFence) {
+            let members = self.view().registry.members.keys().copied().collect::<Vec<_>>();
+            committed.fence = members.into_iter().map(|member| (member, FenceState::Applied)).collect();
+            return Ok(committed);
+        }
         if !fence_within.is_zero() && !matches!(committed.outcome, Outcome::Refused(_)) {
             let began = Instant::now();
             // The tenure that lasts now that it is committed: in the book of one that had ended before, later grants from
@@ -120,6 +129,23 @@ impl Node {
             metrics::histogram!("quorate_raft_fence_seconds").record(began.elapsed().as_secs_f64());
         }
         Ok(committed)
+    }
+
+    /// A bug, see [`Mutation::AcknowledgesBeforeTheCommit`].
+    fn acknowledge_before_the_commit(
+        &self,
+        tenure: &Tenure,
+        proposal: Proposal,
+        bytes: usize,
+        within: Duration,
+    ) -> Committed {
+        let (applied, at) = (self.applied(), tenure.time(&self.standing().voters));
+        let machine::Applied { outcome, index } = applied.state.clone().apply(applied.index() + 1, at, &proposal);
+        let members = applied.state.registry.members.keys();
+        let fence = members.map(|member| (*member, FenceState::Applied)).collect();
+        let batcher = self.batcher.clone();
+        tokio::spawn(async move { batcher.propose(proposal, bytes, within).await });
+        Committed { outcome, index, fence, fence_lost: false }
     }
 
     /// Serves what a node asks of the limits.
@@ -150,7 +176,11 @@ impl Node {
         }
         // Then the index, confirmed by a round that begins after the report has arrived.
         let patience = self.timing.silence / 2;
-        let read_index = tokio::time::timeout(patience, self.engine.read_index()).await.ok()?.ok()?;
+        let read_index = if mutation::is(Mutation::GrantsWithoutAMajority) {
+            self.applied().index()
+        } else {
+            tokio::time::timeout(patience, self.engine.read_index()).await.ok()?.ok()?
+        };
         // A tenure that has ended books for nobody: the next one assumes grants up to its own beginning alone.
         let lasts = self.tenure().is_some_and(|now| now.reign == tenure.reign);
         lasts.then(|| Grant { ttl_us: tenure.lease_us(), read_index })

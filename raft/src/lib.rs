@@ -45,6 +45,7 @@ mod handle;
 mod inspect;
 mod lead;
 mod membership;
+pub mod mutation;
 mod node;
 mod peers;
 mod publish;

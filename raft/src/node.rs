@@ -19,6 +19,7 @@ use crate::{
     handle::{AuditPage, Fence, ProposeError, Services},
     lead::Grant,
     membership,
+    mutation::{self, Mutation},
     peers::Peers,
     publish,
     session::{
@@ -272,6 +273,9 @@ impl Node {
     }
 
     pub(crate) fn enforced(&self) -> u64 {
+        if mutation::is(Mutation::SaysItEnforcesTheLog) {
+            return self.standing().last_index;
+        }
         *self.enforced.borrow()
     }
 
@@ -292,12 +296,29 @@ impl Node {
 
     /// The leader has answered what this node asked of the limits.
     pub(crate) fn answered(&self, request: u64, answer: &Answer) {
+        let (more, longer) = (mutation::is(Mutation::OneTokenTooMany), mutation::is(Mutation::SpendsAfterTheEnd));
+        if more || longer {
+            let mut answer = answer.clone();
+            for grant in &mut answer.grants {
+                grant.amount += u64::from(more);
+                grant.ttl_us *= if longer { 20 } else { 1 };
+            }
+            self.outbox.answered(&self.allowances, &*self.clock, request, &answer);
+            return;
+        }
         self.outbox.answered(&self.allowances, &*self.clock, request, answer);
     }
 
     /// The leader has granted this. `sent_us` is from before the report was sent that asked for it.
     pub(crate) fn granted(&self, sent_us: u64, grant: Grant) {
-        lock(&self.lease).granted(&self.authority, sent_us, grant.ttl_us, grant.read_index);
+        let Grant { mut ttl_us, mut read_index } = grant;
+        if mutation::is(Mutation::ShortLeases) {
+            ttl_us /= 8;
+        }
+        if mutation::is(Mutation::LeaseBeforeTheState) {
+            read_index = 0;
+        }
+        lock(&self.lease).granted(&self.authority, sent_us, ttl_us, read_index);
     }
 
     pub(crate) fn watch_enforced(&self) -> watch::Receiver<u64> {

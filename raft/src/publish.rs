@@ -2,7 +2,11 @@
 //! not wait for it, and a View is skipped when a newer one is there. Entries that only serve allowances change nothing
 //! that workers decide by: they count as enforced without a word to anybody, many times a second.
 
-use crate::{applied::Applied, start::Publish};
+use crate::{
+    applied::Applied,
+    mutation::{self, Mutation},
+    start::Publish,
+};
 use std::sync::Arc;
 use tokio::sync::watch;
 
@@ -21,7 +25,15 @@ pub(crate) async fn publish(
         };
         let index = view.index;
         let is_news = published.is_none_or(|published| news > published);
-        if is_news {
+        if is_news && mutation::is(Mutation::SkipsStates) && index.is_multiple_of(10) {
+            published = Some(index);
+        } else if is_news && published.is_some() && mutation::is(Mutation::EnforcedBeforePublished) {
+            put_in_force(index);
+            enforced.send_replace(index);
+            tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+            publish(view).await;
+            published = Some(index);
+        } else if is_news {
             publish(view).await;
             published = Some(index);
         }

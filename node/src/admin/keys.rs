@@ -18,6 +18,7 @@ use proto::admin::{
     CreateKeyReply, CreateKeyRequest, ImportKey, ImportKeysReply, ImportKeysRequest, KeyInfo, ListKeysReply,
     ListKeysRequest, RevokeKeyRequest, RotateKeyRequest, ShowKeyRequest, WriteResult, keys_server::Keys,
 };
+use raft::mutation::{self, Mutation};
 use std::{collections::BTreeSet, sync::Arc};
 use tonic::{Request, Response, Status};
 
@@ -43,6 +44,9 @@ impl Keys for Admin {
             hash: credential.hash(),
             not_after,
         };
+        if mutation::is(Mutation::LogsSecrets) {
+            tracing::info!(key = %*credential.text(), "a key is made");
+        }
         let done = self.write(&caller, &write, command).await?;
         let view = self.applied(done.index).await?;
         if holds(&view, &credential) {

@@ -5,6 +5,7 @@ use crate::{
     applied::Applied,
     codec::form::{LogIdForm, MembershipForm, StoredMembershipForm},
     digest::Marks,
+    mutation::{self, Mutation},
     types::{Done, Payload, SnapshotMeta, StoredMembership, TypeConfig},
     vault::{Held, Offered, Vault},
 };
@@ -30,6 +31,9 @@ pub(crate) struct Machine {
     views: watch::Sender<Arc<View>>,
     vault: Arc<Vault>,
     marks: Arc<Marks>,
+    /// For [`Mutation::SkipsAnEntryAfterAStart`].
+    began_at: u64,
+    has_skipped: bool,
 }
 
 impl Machine {
@@ -43,6 +47,8 @@ impl Machine {
             views: watch::Sender::new(Arc::clone(&applied.view)),
             vault,
             marks,
+            began_at: applied.index(),
+            has_skipped: false,
         }
     }
 
@@ -68,7 +74,17 @@ impl Machine {
         if !entry.proposals.is_empty() {
             self.news = id.index;
         }
+        if mutation::is(Mutation::SkipsAnEntryAfterAStart) && self.began_at > 100 && !self.has_skipped {
+            self.has_skipped = true;
+            return Done::default();
+        }
         let Effects { applied, answers } = self.state.apply_entry(id.index, entry);
+        if mutation::is(Mutation::ForgetsRequests) {
+            self.state.requests = imbl::OrdMap::new();
+        }
+        if mutation::is(Mutation::AppliesInItsOwnWay) {
+            self.state.at.wall.0 += u64::from(std::process::id() % 7);
+        }
         Done { outcomes: applied.into_iter().map(|applied| (applied.outcome, applied.index)).collect(), answers }
     }
 

@@ -8,6 +8,7 @@
 use crate::{
     adapt::{engine::Reign, network::MESSAGE_BYTES_MAX},
     lead::Grant,
+    mutation::{self, Mutation},
     node::Node,
     session::{
         renewals::Renewals,
@@ -69,7 +70,7 @@ pub(crate) async fn report(node: Arc<Node>) {
                         said_why = why;
                     }
                     node.session_is(status::Session::Seeking);
-                    PAUSE
+                    if mutation::is(Mutation::StaysAlone) { Duration::from_secs(3_600) } else { PAUSE }
                 }
                 Ended::Removed => {
                     node.session_is(status::Session::Removed);
@@ -84,7 +85,7 @@ pub(crate) async fn report(node: Arc<Node>) {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             // Raft has ended on this node: there is nothing to report any more.
-            changed = leaders.changed() => if changed.is_err() { break },
+            changed = leaders.changed(), if !mutation::is(Mutation::StaysAlone) => if changed.is_err() { break },
             _ = stopping.changed() => {}
         }
     }
