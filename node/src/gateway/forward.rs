@@ -74,7 +74,8 @@ pub(crate) async fn forward(
         let now_us = if attempt == 0 { exchange.decided_us } else { worker.shared.clock.boot_us() };
         let mut lease = match pool.take(now_us, attempt >= IDLE_ATTEMPTS_MAX) {
             Taken::Idle(lease) => lease,
-            Taken::Connect(permit) => match connect::connect(permit, upstream.connect_timeout).await {
+            // Boxed: what a handshake needs would make every request's future several times as large, and it is moved.
+            Taken::Connect(permit) => match Box::pin(connect::connect(permit, upstream.connect_timeout)).await {
                 Ok(lease) => {
                     pool.connected.increment(1);
                     lease

@@ -20,7 +20,10 @@ use machine::{
 };
 use std::{
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
 };
 use tokio::sync::Notify;
@@ -32,6 +35,8 @@ pub(crate) const CUT: &str = "credential-ended";
 #[derive(Default)]
 pub(crate) struct InFlight {
     list: Mutex<List>,
+    /// Whether something is cut and has not let go: nearly never, and asked at every step of every exchange.
+    some_cut: AtomicBool,
     /// Told when nothing is left that was cut.
     gone: Notify,
 }
@@ -121,6 +126,7 @@ impl InFlight {
             }
         }
         list.cut = cut;
+        self.some_cut.store(cut > 0, Ordering::SeqCst);
         drop(list);
         wakers.into_iter().for_each(Waker::wake);
         cut - before
@@ -169,10 +175,11 @@ pub(crate) async fn unless_cut<T>(tie: Option<&Tie>, future: impl Future<Output 
 impl Tie {
     /// Whether the credential has ceased to hold.
     pub(crate) fn is_cut(&self) -> bool {
-        lock(&self.in_flight.list)
-            .places
-            .get(self.index)
-            .is_some_and(|place| place.as_ref().is_some_and(|one| one.is_cut))
+        self.in_flight.some_cut.load(Ordering::SeqCst)
+            && lock(&self.in_flight.list)
+                .places
+                .get(self.index)
+                .is_some_and(|place| place.as_ref().is_some_and(|one| one.is_cut))
     }
 
     /// Ready when the credential has ceased to hold.
@@ -213,6 +220,7 @@ impl Drop for Tie {
         if place.is_some_and(|place| place.is_cut) {
             list.cut = list.cut.saturating_sub(1);
             if list.cut == 0 {
+                self.in_flight.some_cut.store(false, Ordering::SeqCst);
                 self.in_flight.gone.notify_waiters();
             }
         }
