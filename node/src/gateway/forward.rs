@@ -20,15 +20,18 @@ use super::{
 };
 use connect::ConnectError;
 use deadline::Watch;
-use http::{HeaderMap, Method, Request, Response, Uri, Version, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
 use hyper::body::Incoming;
 use pool::{Lease, Taken};
+use smallvec::SmallVec;
 use std::{pin::pin, sync::Arc, task::Poll, time::Duration};
 
 /// Targets that one request tries to reach, and idle connections that it finds dead, at most.
 const ATTEMPTS_MAX: usize = 6;
 /// Idle connections that one request tries; after that it makes its own.
 const IDLE_ATTEMPTS_MAX: usize = 2;
+/// Header fields that a copy of a request holds without asking for memory.
+const FIELDS_INLINE: usize = 12;
 
 /// What is to be sent.
 pub(crate) struct Outgoing {
@@ -106,7 +109,7 @@ pub(crate) async fn forward(
         if !lease.is_ready().await {
             continue;
         }
-        let copy = (may_repeat && lease.is_reused()).then(|| copy_of(&request));
+        let copy = (may_repeat && lease.is_reused()).then(|| Copy::of(&request));
         match send(&mut lease, request, &watch, exchange.upload.as_deref(), response_timeout).await {
             Ok(response) => {
                 pool.succeeded(lease.target());
@@ -125,7 +128,7 @@ pub(crate) async fn forward(
                     let problem = Problem::UpstreamUnavailable { sent: true };
                     return Err(Refusal::new(problem, "closed-without-answer"));
                 };
-                request = copy;
+                request = copy.into_request();
             }
         }
     }
@@ -171,12 +174,30 @@ async fn send(
     .await
 }
 
-/// A request without a body, once more.
-fn copy_of(request: &Request<UploadBody>) -> Request<UploadBody> {
-    let mut copy = Request::new(UploadBody::empty());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    copy
+/// A request without a body, to be sent once more if it must be. Nearly none is: a list costs a third of a second map.
+struct Copy {
+    method: Method,
+    uri: Uri,
+    fields: SmallVec<[(HeaderName, HeaderValue); FIELDS_INLINE]>,
+}
+
+impl Copy {
+    fn of(request: &Request<UploadBody>) -> Self {
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            fields: request.headers().iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        }
+    }
+
+    fn into_request(self) -> Request<UploadBody> {
+        let mut request = Request::new(UploadBody::empty());
+        *request.method_mut() = self.method;
+        *request.uri_mut() = self.uri;
+        *request.version_mut() = Version::HTTP_11;
+        for (name, value) in self.fields {
+            request.headers_mut().append(name, value);
+        }
+        request
+    }
 }
