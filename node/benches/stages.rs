@@ -7,6 +7,8 @@
 //! requests.
 
 #![allow(
+    clippy::cast_precision_loss,
+    clippy::expect_used,
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
