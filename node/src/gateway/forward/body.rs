@@ -302,8 +302,10 @@ impl Body {
             }
             Content::Download { incoming, watch, idle_timeout, .. } => match Pin::new(&mut *incoming).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
-                    watch.rearm(*idle_timeout);
                     let is_last = incoming.is_end_stream();
+                    if !is_last {
+                        watch.rearm(*idle_timeout);
+                    }
                     if let (Some(exchange), Some(data)) = (&mut this.exchange, frame.data_ref()) {
                         exchange.bytes_out = exchange.bytes_out.saturating_add(data.len() as u64);
                     }

@@ -5,7 +5,10 @@ use super::body::UploadBody;
 use crate::{gateway::worker::lock, resource::compile::CompiledUpstream};
 use hyper::client::conn::http1::SendRequest;
 use metrics::{Counter, counter};
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
 
 /// Idle connections are kept this long: less than the 60 s and more that servers commonly allow.
 const IDLE_MAX_US: u64 = 50_000_000;
@@ -18,6 +21,8 @@ const SKIP_MAX_US: u64 = 10_000_000;
 pub(crate) struct Pool {
     upstream: Arc<CompiledUpstream>,
     state: Mutex<State>,
+    /// Whether some target has failed and not answered since.
+    is_failing: AtomicBool,
     /// Connections that were made, and attempts that failed.
     pub(super) connected: Counter,
     pub(super) refused: Counter,
@@ -81,6 +86,7 @@ impl Pool {
             repeated: counter!("quorate_upstream_repeats_total", "upstream" => name.clone()),
             upstream,
             state: Mutex::new(State { targets, next: 0 }),
+            is_failing: AtomicBool::new(false),
         }
     }
 
@@ -123,6 +129,7 @@ impl Pool {
     /// Notes that a target could not be reached. Whether another one can be tried.
     pub(crate) fn failed(&self, target: usize, now_us: u64) -> bool {
         let mut state = lock(&self.state);
+        self.is_failing.store(true, Ordering::Relaxed);
         if let Some(target) = state.targets.get_mut(target) {
             let skip_us = SKIP_MIN_US.saturating_shl(target.failures).min(SKIP_MAX_US);
             target.failures = target.failures.saturating_add(1);
@@ -133,10 +140,15 @@ impl Pool {
 
     /// Notes that a target has answered.
     pub(crate) fn succeeded(&self, target: usize) {
-        if let Some(target) = lock(&self.state).targets.get_mut(target) {
+        if !self.is_failing.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut state = lock(&self.state);
+        if let Some(target) = state.targets.get_mut(target) {
             target.failures = 0;
             target.skip_until_us = 0;
         }
+        self.is_failing.store(state.targets.iter().any(|target| target.failures > 0), Ordering::Relaxed);
     }
 }
 
