@@ -27,3 +27,4 @@ mod restart;
 mod revocation;
 mod shared;
 mod snapshot;
+mod wrong_date;

@@ -147,9 +147,11 @@ pub fn run(options: &Options) -> anyhow::Result<Conclusion> {
     workload.stop();
     recorder.record(What::Healed);
 
-    finale::converge(&mut cluster, &mut report.broken);
-    finale::ask_everything(&cluster, &workload.shared, options.seed);
-    finale::read_audit(&cluster, &mut report.void);
+    // A cluster that is not one again has nothing more to say.
+    if finale::converge(&mut cluster, &mut report.broken) {
+        finale::ask_everything(&cluster, &workload.shared, options.seed);
+        finale::read_audit(&cluster, &mut report.void);
+    }
     watch(&mut cluster, &mut report.broken);
     drop(observers);
     finale::keep_metrics(&cluster);

@@ -108,10 +108,11 @@ impl Registrar {
         &self.trust
     }
 
-    /// Milliseconds since the Unix epoch, for certificates.
+    /// Milliseconds since the Unix epoch, for certificates: by the cluster's calendar as soon as it is known here, so that a
+    /// machine with a wrong date signs nothing that nobody else accepts.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
-        self.clock.utc_ms()
+        self.raft.heard_wall().map_or_else(|| self.clock.utc_ms(), |wall| wall.0)
     }
 
     /// An authority whose key is here.

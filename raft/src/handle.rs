@@ -215,6 +215,12 @@ impl Handle {
         self.node.time()
     }
 
+    /// The cluster's calendar, if a leader has told it to this node, or this node leads.
+    #[must_use]
+    pub fn heard_wall(&self) -> Option<machine::Wall> {
+        self.node.heard_wall()
+    }
+
     /// Has a command done: commits it through the leader, and waits for the fence. The request id makes retries safe;
     /// retries over changes of leader happen in here, within the profile's time.
     ///

@@ -406,6 +406,11 @@ impl Node {
         }
     }
 
+    pub(crate) fn heard_wall(&self) -> Option<Wall> {
+        let is_known = self.tenure().is_some() || lock(&self.heard).time.is_heard();
+        is_known.then(|| self.time().wall)
+    }
+
     pub(crate) fn time(&self) -> At {
         if let Some(tenure) = self.tenure() {
             return tenure.time(&self.standing().voters);

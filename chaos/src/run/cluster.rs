@@ -29,8 +29,11 @@ const SPARE_PLACES: usize = 2;
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 /// Until a node of a new cluster is ready, on a busy machine.
 const START_PATIENCE: Duration = Duration::from_secs(120);
-/// So few entries between two snapshots that a run of minutes makes many, and cuts the log behind them.
-pub const SNAPSHOT_ENTRIES: u64 = 400;
+/// What every node of a run does: so few entries between two snapshots that a run of minutes makes many, and cuts the log behind
+/// them; and digests of the state.
+const ALWAYS: &str = "snapshot_entries = 400
+digest_entries = 50
+";
 
 /// What a cluster is made of.
 #[derive(Debug)]
@@ -185,7 +188,7 @@ impl Cluster {
         writeln!(settings, "[gateway]\nbind = \"{gateway}\"\nworkers = 2\ntrusted_proxies = [\"{own}/32\"]")?;
         writeln!(settings, "[cluster]\nbind = \"{cluster}\"\n[ops]\nbind = \"{ops}\"")?;
         fs::write(folder.join("node.toml"), settings)?;
-        fs::write(folder.join(FAULTS), format!("snapshot_entries = {SNAPSHOT_ENTRIES}\n"))?;
+        fs::write(folder.join(FAULTS), ALWAYS)?;
         (node.name, node.folder, node.removed, node.may_end) = (name, folder, false, false);
         (node.utc_ahead_ms, node.boot_rate_ppm) = (0, 0);
         Ok(())
@@ -364,10 +367,7 @@ impl Cluster {
         let file = node.folder.join(FAULTS);
         // Renamed into place: a node never reads half of it.
         let beside = file.with_extension("new");
-        let lines = format!(
-            "snapshot_entries = {SNAPSHOT_ENTRIES}\nutc_offset_ms = {}\nboot_rate_ppm = {}\n",
-            node.utc_ahead_ms, node.boot_rate_ppm
-        );
+        let lines = format!("{ALWAYS}utc_offset_ms = {}\nboot_rate_ppm = {}\n", node.utc_ahead_ms, node.boot_rate_ppm);
         fs::write(&beside, lines)?;
         Ok(fs::rename(beside, file)?)
     }

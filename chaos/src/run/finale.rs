@@ -31,8 +31,8 @@ const LEAST_PERCENT: u64 = 70;
 /// A node that is told to stop drains, and ends.
 const STOPPED: Duration = Duration::from_secs(40);
 
-/// Waits until all members are ready and have applied the same; says why not if that takes too long.
-pub fn converge(cluster: &mut Cluster, broken: &mut Vec<String>) {
+/// Waits until all members are ready and have applied the same; whether they did. Says why not if that takes too long.
+pub fn converge(cluster: &mut Cluster, broken: &mut Vec<String>) -> bool {
     let began = Instant::now();
     let mut last = None;
     loop {
@@ -48,7 +48,7 @@ pub fn converge(cluster: &mut Cluster, broken: &mut Vec<String>) {
         // Twice in a row: nothing is on its way any more.
         if one.is_some() && states.iter().all(|state| *state == one) && last == one {
             cluster.recorder.record(What::Settled { nodes: cluster.ids(&members) });
-            return;
+            return true;
         }
         last = if states.iter().all(|state| *state == one) { one } else { None };
         if began.elapsed() > CONVERGED {
@@ -57,8 +57,7 @@ pub fn converge(cluster: &mut Cluster, broken: &mut Vec<String>) {
                 .map(|place| format!("{:?}", cluster.status(*place).map(|status| status.to_string())))
                 .collect();
             broken.push(format!("the cluster does not come back within {CONVERGED:?}: {}", statuses.join("\n")));
-            cluster.recorder.record(What::Settled { nodes: cluster.ids(&members) });
-            return;
+            return false;
         }
         std::thread::sleep(Duration::from_millis(300));
     }

@@ -66,7 +66,7 @@ fn observe(seat: &Seat, connection: &mut Option<Connection>, recorder: &Recorder
         *connection = Client::new(&seat.ops).patience(PATIENCE).connect().ok();
     }
     let Some(open) = connection else { return };
-    let answer = open.try_send(get("/status"));
+    let answer = open.try_send(get("/debug/state"));
     let status = answer.ok().and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
     let Some(status) = status else {
         *connection = None;

@@ -12,8 +12,8 @@ use machine::{View, authority::Phase, member::Standing};
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinHandle};
 
-/// How often it looks, when the registry does not change.
-const EVERY: Duration = Duration::from_secs(60);
+/// How often it looks, when the registry does not change. A machine whose date was wrong and is right again waits no longer.
+const EVERY: Duration = Duration::from_secs(10);
 /// After a failure: a voter may come back any moment.
 const AFTER_FAILURE: Duration = Duration::from_secs(5);
 /// Between two looks when the registry changes fast.
@@ -129,12 +129,13 @@ async fn give_up_if_others_hold(registrar: &Registrar, view: &View, sha256: &[u8
     Ok(())
 }
 
-/// Whether a certificate is to be renewed now.
+/// Whether a certificate is to be renewed now. Also one that is not valid yet: it was signed by a wrong date (at a start, when no other
+/// was known), and without another one the node would stay alone until that date comes.
 fn is_due(shown: &Shown, active: Option<[u8; 32]>, now_ms: u64) -> bool {
     let validity = Validity { not_before_ms: shown.not_before_ms, not_after_ms: shown.not_after_ms };
     let life = validity.not_after_ms.saturating_sub(validity.not_before_ms);
     let due_ms = validity.not_before_ms.saturating_add(life / 3 * 2);
-    now_ms >= due_ms || active.is_some_and(|active| active != shown.authority_sha256)
+    now_ms < validity.not_before_ms || now_ms >= due_ms || active.is_some_and(|active| active != shown.authority_sha256)
 }
 
 #[cfg(test)]
@@ -148,5 +149,6 @@ mod tests {
         assert!(is_due(&shown, Some([1; 32]), 3_000));
         assert!(is_due(&shown, Some([2; 32]), 1_000));
         assert!(!is_due(&shown, None, 1_000));
+        assert!(is_due(&shown, None, 999), "signed by a date that has not come yet");
     }
 }
