@@ -15,6 +15,7 @@ mod documented;
 mod draining;
 mod failover;
 mod full_disk;
+mod https;
 mod limit_usage;
 mod limits;
 mod load_balancer;

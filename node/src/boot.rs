@@ -2,6 +2,7 @@
 //! data directory and the keys are known to be good, and the gateway takes no request before the node knows everything
 //! that was acknowledged while it was away.
 
+mod expiry;
 mod gateway_settings;
 mod publishing;
 mod signals;
@@ -139,6 +140,7 @@ pub async fn run(settings: Settings, running: Running) -> Result<(), BootError> 
             let identity = prepared.identity.clone();
             let reloading = signals::reload_on_hangup(settings.clone(), identity, trust, gateway.clone(), SystemClock);
             tasks.add(tokio::spawn(reloading));
+            tasks.add(tokio::spawn(expiry::warn_in_time(gateway.clone(), SystemClock)));
             (Some(gateway), signals.ending(&raft).await)
         }
         Ok(Err(error)) => {

@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-use value::{AccessLog, Address, Bind, CertificateFiles, LogFormat, Timing};
+use value::{AccessLog, Address, Bind, CertificateFiles, ClientCertificates, LogFormat, Timing};
 pub use written::Written;
 
 /// Settings of a node, checked.
@@ -108,10 +108,23 @@ pub struct TlsListener {
     pub listener: Listener,
     /// Its certificates, at least one.
     pub certificates: Vec<CertificateFiles>,
+    /// Whose certificates clients may show.
+    pub clients: Option<ClientFiles>,
     /// The most handshakes in progress.
     pub handshakes_max: usize,
     /// How long one may take.
     pub handshake_timeout: Duration,
+}
+
+/// Files by which certificates of clients are judged.
+#[derive(Clone, Debug)]
+pub struct ClientFiles {
+    /// The authorities, in PEM.
+    pub authorities: PathBuf,
+    /// Revocation lists, in PEM.
+    pub revoked: Vec<PathBuf>,
+    /// Whether a client must have one.
+    pub required: bool,
 }
 
 /// Settings that cannot be used.
@@ -188,8 +201,12 @@ pub fn parse(file: &Path, text: &str) -> Result<Written, ConfigError> {
     if let Some(AccessLog::File(path)) = &mut written.access_log {
         *path = folder.join(&path);
     }
-    for files in written.gateway_tls.certificates.iter_mut().flatten() {
+    let tls = &mut written.gateway_tls;
+    for files in tls.certificates.iter_mut().flatten() {
         files.resolve(folder);
+    }
+    for file in tls.client_ca.iter_mut().chain(tls.client_revoked.iter_mut().flatten()) {
+        *file = folder.join(&file);
     }
     Ok(written)
 }
@@ -271,6 +288,20 @@ fn settle_gateway(
     cluster: &Listener,
 ) -> Result<Gateway, ConfigError> {
     let certificates = tls.certificates.unwrap_or_default();
+    let clients = match (tls.client_ca, tls.client_certificates, tls.client_revoked) {
+        (Some(authorities), wish, revoked) => Some(ClientFiles {
+            authorities,
+            revoked: revoked.unwrap_or_default(),
+            required: wish.unwrap_or_default() == ClientCertificates::Required,
+        }),
+        (None, None, None) => None,
+        (None, ..) => {
+            return Err(setting(
+                "gateway_tls.client_ca",
+                "is needed to judge certificates of clients: set it, or leave out what else is said of them".to_owned(),
+            ));
+        }
+    };
     let tls_bind = match tls.bind {
         Some(Bind::At(_)) if certificates.is_empty() => {
             return Err(setting(
@@ -329,6 +360,7 @@ fn settle_gateway(
         tls: listener(tls_bind, tls.advertise, cluster).map(|listener| TlsListener {
             listener,
             certificates,
+            clients,
             handshakes_max: usize::try_from(handshakes_max).unwrap_or(usize::MAX),
             handshake_timeout,
         }),

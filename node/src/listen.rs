@@ -5,6 +5,7 @@
 
 pub(crate) mod connection;
 pub(crate) mod door;
+mod serving;
 pub(crate) mod stream;
 pub(crate) mod tls;
 mod watch;
@@ -14,16 +15,18 @@ use crate::gateway::{StartError, Worker};
 use arc_swap::ArcSwap;
 use connection::Protocol;
 use door::{Door, Handshake, Place};
+use futures::future::BoxFuture;
 use http::HeaderValue;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::{Domain, SockFilter, Socket, Type};
 use std::{
-    io,
+    fmt, io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 use tls::Tls;
+pub use tls::{ClientAuthorities, ClientIdentity, Expiry};
 use tokio::{
     io::AsyncReadExt,
     net::{TcpListener, TcpStream},
@@ -59,9 +62,14 @@ pub struct Addresses {
     pub tls: Option<SocketAddr>,
 }
 
-/// The certificates of the TLS listener; the one whose names fit the client's SNI is shown, else the first.
+/// The certificates of the TLS listener, and whose certificates it takes.
 #[derive(Clone, Debug)]
-pub struct Certificates(pub Vec<Arc<Certificate>>);
+pub struct Certificates {
+    /// The one whose names fit the client's SNI is shown, else the first.
+    pub shown: Vec<Arc<Certificate>>,
+    /// Who signs those of clients; without it they are not asked for any.
+    pub clients: Option<ClientAuthorities>,
+}
 
 /// A certificate chain, leaf first, and its private key.
 #[derive(Debug)]
@@ -174,11 +182,24 @@ impl Drop for Accepting {
     }
 }
 
-async fn plain(place: Place, mut stream: TcpStream, peer: SocketAddr) {
-    let worker = &place.worker;
+async fn plain(place: Place, stream: TcpStream, peer: SocketAddr) {
+    // What it takes to begin is given back before the connection is served.
+    if let Some(served) = Box::pin(identified(Arc::clone(&place.worker), stream, peer)).await {
+        served.await;
+    }
+}
+
+async fn encrypted(place: Place, counted: Handshake, stream: TcpStream, peer: SocketAddr, tls: Arc<Tls>) {
+    if let Some(served) = Box::pin(secured(Arc::clone(&place.worker), counted, stream, peer, tls)).await {
+        served.await;
+    }
+}
+
+/// A connection whose protocol is known, ready to be served.
+async fn identified(worker: Arc<Worker>, mut stream: TcpStream, peer: SocketAddr) -> Option<BoxFuture<'static, ()>> {
     let patience = worker.shared.settings.caps.header_read_timeout;
-    let Some(Some((protocol, prefix))) = patiently(worker, patience, "head", sniff(&mut stream)).await else { return };
-    connection::serve(Arc::clone(worker), peer, None, protocol, stream, prefix).await;
+    let (protocol, prefix) = patiently(&worker, patience, "head", sniff(&mut stream)).await??;
+    Some(serving::serve(worker, peer, None, protocol, stream, prefix))
 }
 
 /// Waits for the beginning of a connection: not too long, and less so while the node closes.
@@ -211,23 +232,24 @@ async fn sniff(stream: &mut TcpStream) -> Option<(Protocol, Vec<u8>)> {
     }
 }
 
-async fn encrypted(place: Place, counted: Handshake, stream: TcpStream, peer: SocketAddr, tls: Arc<Tls>) {
-    let worker = &place.worker;
+/// A connection whose handshake is done, ready to be served.
+async fn secured(
+    worker: Arc<Worker>,
+    _counted: Handshake,
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Arc<Tls>,
+) -> Option<BoxFuture<'static, ()>> {
     let patience = worker.shared.settings.caps.handshake_timeout;
     let handshake = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream);
-    let stream = match patiently(worker, patience, "handshake", handshake).await {
-        Some(Ok(stream)) => stream,
-        Some(Err(error)) => {
-            tracing::debug!(%peer, %error, "no TLS with a client");
-            return;
-        }
-        None => return,
-    };
-    drop(counted);
+    let refused = |error: &dyn fmt::Display| tracing::debug!(%peer, %error, "no TLS with a client");
+    let stream = patiently(&worker, patience, "handshake", handshake).await?.map_err(|error| refused(&error)).ok()?;
     let (_, session) = stream.get_ref();
+    let identity = tls.identity(session, worker.shared.clock.time().wall).map_err(|error| refused(&error)).ok()?;
     let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
-    let shown = tls.shown(session.server_name());
-    connection::serve(Arc::clone(worker), peer, Some(shown), protocol, stream, Vec::new()).await;
+    let shown = tls.shown(session.server_name(), identity);
+    // Boxed, because it is large and handed on several times.
+    Some(serving::serve(worker, peer, Some(shown), protocol, Box::new(stream), Vec::new()))
 }
 
 /// An address as a header field says it.

@@ -4,11 +4,11 @@ use crate::{
     clock::SystemClock,
     config::{self, Settings, value::CertificateFiles},
     gateway,
-    listen::{Certificate, Certificates},
+    listen::{Certificate, Certificates, ClientAuthorities},
     pki::PkiError,
 };
 use machine::At;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, pem::PemObject};
 use std::{path::Path, sync::Arc};
 
 /// The clocks of the data plane: this machine's for durations, the cluster's for everything that is agreed on.
@@ -75,12 +75,39 @@ pub(super) fn load_certificates(settings: &Settings) -> Result<Option<Certificat
     let Some(tls) = &settings.gateway.tls else { return Ok(None) };
     let certificates =
         tls.certificates.iter().map(|files| load_certificate(files).map(Arc::new)).collect::<Result<_, _>>()?;
-    Ok(Some(Certificates(certificates)))
+    let clients = tls.clients.as_ref().map(load_clients).transpose()?;
+    Ok(Some(Certificates { shown: certificates, clients }))
+}
+
+fn load_clients(files: &config::ClientFiles) -> Result<ClientAuthorities, PkiError> {
+    let authorities: Vec<_> = CertificateDer::pem_slice_iter(&read(&files.authorities)?)
+        .collect::<Result<_, _>>()
+        .map_err(|error| damaged(&files.authorities, &format!("is not a list of certificates in PEM: {error}")))?;
+    if authorities.is_empty() {
+        return Err(damaged(&files.authorities, "holds no certificate in PEM"));
+    }
+    let mut revoked = Vec::new();
+    for file in &files.revoked {
+        let before = revoked.len();
+        for list in CertificateRevocationListDer::pem_slice_iter(&read(file)?) {
+            revoked.push(list.map_err(|error| damaged(file, &format!("is not a revocation list in PEM: {error}")))?);
+        }
+        if revoked.len() == before {
+            return Err(damaged(file, "holds no revocation list in PEM"));
+        }
+    }
+    Ok(ClientAuthorities { authorities, revoked, required: files.required })
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, PkiError> {
+    std::fs::read(file).map_err(|source| PkiError::File { file: file.to_owned(), source })
+}
+
+fn damaged(file: &Path, what: &str) -> PkiError {
+    PkiError::Damaged { file: file.to_owned(), what: what.to_owned() }
 }
 
 fn load_certificate(files: &CertificateFiles) -> Result<Certificate, PkiError> {
-    let read = |file: &Path| std::fs::read(file).map_err(|source| PkiError::File { file: file.to_owned(), source });
-    let damaged = |file: &Path, what: &str| PkiError::Damaged { file: file.to_owned(), what: what.to_owned() };
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(&files.certificate)?)
         .collect::<Result<_, _>>()
         .map_err(|error| damaged(&files.certificate, &format!("is not a certificate chain in PEM: {error}")))?;

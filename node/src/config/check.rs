@@ -53,15 +53,21 @@ fn is_toml(file: &Path, text: &str) -> bool {
 
 fn check_settings(file: &Path, text: &str) -> Result<Checked, Wrong> {
     let settings = parse(file, text).and_then(settle).map_err(one)?;
+    let clients = settings.gateway.tls.as_ref().and_then(|tls| tls.clients.as_ref());
     let missing: Vec<String> = settings
         .gateway
         .tls
         .iter()
         .flat_map(|tls| &tls.certificates)
         .flat_map(|files| [&files.certificate, &files.key])
-        .filter_map(|path| {
+        .map(|file| ("certificates", file))
+        .chain(clients.iter().flat_map(|files| {
+            let revoked = files.revoked.iter().map(|file| ("client_revoked", file));
+            revoked.chain([("client_ca", &files.authorities)])
+        }))
+        .filter_map(|(setting, path)| {
             let error = std::fs::File::open(path).err()?;
-            Some(format!("gateway_tls.certificates: {}: {error}", path.display()))
+            Some(format!("gateway_tls.{setting}: {}: {error}", path.display()))
         })
         .collect();
     if missing.is_empty() { Ok(Checked::NodeSettings) } else { Err(Wrong(missing)) }

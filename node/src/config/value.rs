@@ -58,6 +58,16 @@ pub enum AccessLog {
     Off,
 }
 
+/// Whether clients of the HTTPS listener need a certificate, where one can be judged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// Who has none is refused.
+    #[default]
+    Required,
+    /// Who has none is served all the same.
+    Optional,
+}
+
 /// The form of the node's own log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -175,6 +185,17 @@ impl FromStr for Timing {
     }
 }
 
+impl FromStr for ClientCertificates {
+    type Err = InvalidValue;
+    fn from_str(text: &str) -> Result<Self, InvalidValue> {
+        match text {
+            "required" => Ok(Self::Required),
+            "optional" => Ok(Self::Optional),
+            _ => Err(InvalidValue(format!("{text:?} is neither \"required\" nor \"optional\""))),
+        }
+    }
+}
+
 impl FromStr for LogFormat {
     type Err = InvalidValue;
     fn from_str(text: &str) -> Result<Self, InvalidValue> {
@@ -249,7 +270,7 @@ macro_rules! deserialize_from_text {
         }
     )*};
 }
-deserialize_from_text!(Span, Bind, Address, Timing, LogFormat, AccessLog);
+deserialize_from_text!(Span, Bind, Address, Timing, LogFormat, AccessLog, ClientCertificates);
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -3,7 +3,7 @@
 //!
 //! The comments on the fields are what `--help` prints and what the documentation lists.
 
-use super::value::{AccessLog, Address, Bind, Bytes, CertificateFiles, LogFormat, Span, Timing};
+use super::value::{AccessLog, Address, Bind, Bytes, CertificateFiles, ClientCertificates, LogFormat, Span, Timing};
 use ipnet::IpNet;
 use serde::Deserialize;
 use std::path::PathBuf;
@@ -218,6 +218,32 @@ pub struct WrittenGatewayTls {
         value_delimiter = ','
     )]
     pub certificates: Option<Vec<CertificateFiles>>,
+    /// A file of authorities in PEM. Clients are asked for a certificate of one of them. Read again on SIGHUP. [default: none]
+    #[arg(
+        id = "gateway_tls.client_ca",
+        long = "gateway-tls-client-ca",
+        env = "QUORATE_GATEWAY_TLS_CLIENT_CA",
+        value_name = "FILE"
+    )]
+    pub client_ca: Option<PathBuf>,
+    /// Whether a client without a certificate is refused (`required`) or served all the same (`optional`).
+    /// [default: required with `client_ca`]
+    #[arg(
+        id = "gateway_tls.client_certificates",
+        long = "gateway-tls-client-certificates",
+        env = "QUORATE_GATEWAY_TLS_CLIENT_CERTIFICATES",
+        value_name = "required|optional"
+    )]
+    pub client_certificates: Option<ClientCertificates>,
+    /// Files of revocation lists in PEM, one for each authority that signs clients. Read again on SIGHUP. [default: none]
+    #[arg(
+        id = "gateway_tls.client_revoked",
+        long = "gateway-tls-client-revoked",
+        env = "QUORATE_GATEWAY_TLS_CLIENT_REVOKED",
+        value_name = "FILE,…",
+        value_delimiter = ','
+    )]
+    pub client_revoked: Option<Vec<PathBuf>>,
     /// The most TLS handshakes in progress; further connections are closed at once. [default: 1000]
     #[arg(
         id = "gateway_tls.handshakes_max",
@@ -308,7 +334,8 @@ impl WrittenGateway {
 
 impl WrittenGatewayTls {
     fn or(self, under: Self) -> Self {
-        first_of!(self, under; bind, advertise, certificates, handshakes_max, handshake_timeout)
+        first_of!(self, under; bind, advertise, certificates, client_ca, client_certificates, client_revoked,
+            handshakes_max, handshake_timeout)
     }
 }
 

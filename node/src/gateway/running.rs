@@ -11,7 +11,8 @@ use super::{
 };
 use crate::{
     listen::{
-        self, Addresses, CertificateError, Certificates, Listener, connection::Connection, door::Crowd, tls::Tls,
+        self, Addresses, CertificateError, Certificates, Expiry, Listener, connection::Connection, door::Crowd,
+        tls::Tls,
     },
     resource::compile::Compiled,
 };
@@ -79,7 +80,7 @@ pub struct Status {
 pub fn start(settings: Settings, node: NodeId, clock: Arc<dyn Clock>, first: Arc<View>) -> Result<Handle, StartError> {
     let count = settings.workers.max(1);
     let tls = match &settings.tls {
-        Some((_, certificates)) => Some(Arc::new(ArcSwap::from_pointee(Tls::new(certificates)?))),
+        Some((_, certificates)) => Some(Arc::new(ArcSwap::from_pointee(Tls::new(certificates, None)?))),
         None => None,
     };
     let mut addresses = Addresses::default();
@@ -222,9 +223,16 @@ impl Handle {
     /// If they cannot be used; the ones before stay.
     pub fn reload_certificates(&self, certificates: Certificates) -> Result<(), CertificateError> {
         if let Some(tls) = &self.0.tls {
-            tls.store(Arc::new(Tls::new(&certificates)?));
+            let before = tls.load_full();
+            tls.store(Arc::new(Tls::new(&certificates, Some(&before))?));
         }
         Ok(())
+    }
+
+    /// When the certificates that it shows end.
+    #[must_use]
+    pub fn expiries(&self) -> Vec<Expiry> {
+        self.0.tls.as_ref().map(|tls| tls.load().expiries()).unwrap_or_default()
     }
 
     /// Opens the access log's file anew: after it has been rotated away.

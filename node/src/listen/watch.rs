@@ -39,6 +39,8 @@ enum Wait {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     Fine,
+    /// It waits for the next request since the last look at least.
+    Silent,
     /// It can be ended politely.
     Idle,
     /// It cannot: what kept us waiting.
@@ -109,6 +111,7 @@ impl Watch {
             }
             Wait::Header if waited > self.header_read_timeout => Verdict::Stalled("head"),
             Wait::Request if waited > self.idle_timeout => Verdict::Idle,
+            Wait::Request if is_http1 && is_silent && since < now => Verdict::Silent,
             Wait::Taking if waited > self.idle_timeout => Verdict::Stalled("answer"),
             Wait::Body if waited > self.idle_timeout => {
                 if is_too_slow(counts.body_bytes.wrapping_sub(at_first), self.idle_timeout, self.rate_min) {

@@ -22,6 +22,11 @@ impl<S> Wire<S> {
         Self { stream, prefix, connection }
     }
 
+    /// Gives bytes back, to be read again.
+    pub(super) fn unread(&mut self, bytes: &[u8]) {
+        self.prefix = bytes.to_vec();
+    }
+
     fn wrote(&self, result: &Poll<io::Result<usize>>) {
         match result {
             Poll::Ready(_) => {
@@ -73,7 +78,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let result = Pin::new(&mut self.stream).poll_flush(cx);
+        // TLS may have taken what the socket has not.
+        self.connection.write_waits(result.is_pending());
+        result
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -192,3 +192,33 @@ async fn requests_can_follow_one_another_closely() {
     let reply = raw(cluster.address(), format!("{one}{one}{last}").as_bytes()).await;
     assert_eq!(reply.matches("HTTP/1.1 200 OK").count(), 3, "{reply}");
 }
+
+#[tokio::test]
+async fn a_connection_that_has_rested_serves_again_and_drains() {
+    let upstream = Upstream::echo().await;
+    let mut with = impatient();
+    // It is looked at each 50 ms, and rests from the second look on.
+    with.caps.idle_timeout = 20 * PATIENCE;
+    let cluster = Cluster::start_with(with, &resources(&upstream.url())).await;
+    let mut kept = Client::connect(cluster.address()).await;
+    for _ in 0..3 {
+        assert_eq!(kept.get("/open/x", "").await.status, 200);
+        tokio::time::sleep(Duration::from_millis(400)).await;
+    }
+    // What comes after a rest may come in pieces, and several at once.
+    let mut raw = TcpStream::connect(cluster.address()).await.unwrap();
+    for piece in [
+        "GET /open/1 HTTP/1.1\r\nhost: a\r\n\r\n",
+        "G",
+        "ET /open/2 HTTP/1.1\r\nhost: a\r\n\r\nGET /open/3 HTTP/1.1\r\nhost: a\r\n\r\n",
+    ] {
+        raw.write_all(piece.as_bytes()).await.unwrap();
+        if piece.len() > 1 {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+    }
+    raw.write_all(b"GET /open/4 HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await.unwrap();
+    assert_eq!(end_of(&mut raw).await.matches("HTTP/1.1 200 OK").count(), 4);
+    soon("the end", cluster.gateway.drain(PATIENCE)).await;
+    assert_eq!(cluster.gateway.status().connections, 0);
+}

@@ -16,4 +16,5 @@ mod limits;
 mod problems;
 mod revoked;
 mod tls;
+mod tls_sessions;
 mod upstreams;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, client::TlsStream};
 
-pub struct Authority(CertifiedIssuer<'static, KeyPair>);
+pub struct Authority(pub CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     pub fn new() -> Self {
@@ -47,9 +47,13 @@ impl Authority {
 
 pub const BOTH: &[&rustls::SupportedProtocolVersion] = &[&version::TLS13, &version::TLS12];
 
+pub fn shown(certificates: Vec<Certificate>) -> Certificates {
+    Certificates { shown: certificates.into_iter().map(Arc::new).collect(), clients: None }
+}
+
 pub fn with_tls(certificates: Vec<Certificate>) -> Settings {
     let mut with = settings();
-    let certificates = Certificates(certificates.into_iter().map(Arc::new).collect());
+    let certificates = shown(certificates);
     with.tls = Some(("127.0.0.1:0".parse().unwrap(), certificates));
     with
 }
@@ -107,11 +111,11 @@ async fn the_certificate_that_fits_is_shown_and_can_be_changed() {
     let fitting = || Request::get("/open/x").header("host", "one.test").body(full("")).unwrap();
     assert_eq!(kept.ask(fitting()).await.status, 200);
 
-    let renewed = Certificates(vec![Arc::new(authority.certificate(&["three.test"]))]);
+    let renewed = shown(vec![authority.certificate(&["three.test"])]);
     cluster.gateway.reload_certificates(renewed).unwrap();
     assert!(connect(&cluster, &client, "three.test").await.is_ok());
     assert_eq!(kept.ask(fitting()).await.status, 200);
-    assert!(cluster.gateway.reload_certificates(Certificates(Vec::new())).is_err());
+    assert!(cluster.gateway.reload_certificates(shown(Vec::new())).is_err());
     assert!(connect(&cluster, &client, "three.test").await.is_ok());
 }
 

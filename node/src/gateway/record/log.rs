@@ -226,6 +226,10 @@ pub(super) fn write(lines: &mut Lines, exchange: &Exchange, now_us: u64) {
         let _ = write!(line, "{}", exchange.client);
     }
     line.push(b'"');
+    if let Some(client) = exchange.connection.tls.as_ref().and_then(|tls| tls.client.as_deref()) {
+        field(line, "client_certificate", Some(&client.subject));
+        field(line, "client_certificate_sha256", Some(&hex::encode(client.sha256)));
+    }
     field(line, "consumer", exchange.consumer.as_ref().map(machine::Name::as_str));
     match exchange.key {
         Some(key) => drop(write!(line, ",\"key_id\":\"{key}\"")),
