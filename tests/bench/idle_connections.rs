@@ -1,6 +1,7 @@
 //! What an idle connection of a client costs a node in memory. A program to be run by hand, not a test:
 //!
-//!     cargo bench -p tests --bench idle_connections
+//!     cargo bench -p tests --bench idle_connections             # 5,000 of each kind
+//!     cargo bench -p tests --bench idle_connections -- 1000
 //!
 //! Each connection has served one request over HTTP/1.1, and is then left alone; once plain, once over TLS 1.3.
 #![allow(
@@ -17,7 +18,7 @@ use std::{fs, thread::sleep, time::Duration};
 use tests::{Client, Cluster, Connection, Upstream, client::get, free_port::free_port, process::resident_bytes};
 
 /// Connections of each kind; the first ones are not counted: they find buffers that were never touched before.
-const WARM: usize = 500;
+const WARM: usize = 250;
 const COUNTED: usize = 5_000;
 /// Longer than the gateway leaves a connection as it was.
 const REST: Duration = Duration::from_secs(15);
@@ -25,6 +26,7 @@ const REST: Duration = Duration::from_secs(15);
 fn main() {
     let most = getrlimit(Resource::Nofile).maximum;
     setrlimit(Resource::Nofile, Rlimit { current: most, maximum: most }).expect("a limit can be raised to the maximum");
+    let counted = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(COUNTED);
     let folder = tempfile::tempdir().expect("a folder");
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let [chain, key] = ["chain.pem", "key.pem"].map(|name| folder.path().join(name));
@@ -54,9 +56,9 @@ fn main() {
     for (name, client) in [("plain", node.client()), ("TLS 1.3", Client::new(&address).tls(&chain))] {
         kept.extend(open(&client, WARM));
         let before = settled();
-        kept.extend(open(&client, COUNTED));
-        let each = settled().saturating_sub(before) / COUNTED as u64;
-        println!("{name:<28}{COUNTED:>12}{each:>16}");
+        kept.extend(open(&client, counted));
+        let each = settled().saturating_sub(before) / counted as u64;
+        println!("{name:<28}{counted:>12}{each:>16}");
     }
     for connection in kept.iter_mut().step_by(500) {
         connection.send(get("/open/again")).ok();
