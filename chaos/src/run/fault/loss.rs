@@ -63,7 +63,11 @@ impl Fault for Loss {
         let places = shuffled(cluster.free(), &mut self.random);
         let Some(place) = places.first().copied() else { return Took::NotNow("every node is taken".to_owned()) };
         match self.lose(bridge, cluster, place) {
-            Ok(0) => Took::Unknown("no packet was lost".to_owned()),
+            // Nothing was said at all, or nothing was lost by chance: undone, and tried again later.
+            Ok(0) => match self.heal(cluster) {
+                Healing::Healed => Took::NotNow("no packet was lost".to_owned()),
+                Healing::NotYet(why) => Took::Unknown(why),
+            },
             Ok(dropped) => {
                 Took::Installed { nodes: cluster.ids(&[place]), proof: format!("{dropped} packets lost so far") }
             }
@@ -74,7 +78,10 @@ impl Fault for Loss {
     fn heal(&mut self, cluster: &mut Cluster) -> Healing {
         let (Ok(bridge), Some(place)) = (cluster.network.bridge(), self.at) else { return Healing::Healed };
         match bridge.unfilter(place, &self.table) {
-            Ok(()) => Healing::Healed,
+            Ok(()) => {
+                self.at = None;
+                Healing::Healed
+            }
             Err(error) => Healing::NotYet(format!("{error:#}")),
         }
     }

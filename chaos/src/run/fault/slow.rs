@@ -75,7 +75,11 @@ impl Fault for Slow {
         let places = shuffled(cluster.free(), &mut self.random);
         let Some(place) = places.first().copied() else { return Took::NotNow("every node is taken".to_owned()) };
         match self.turn(bridge, cluster, place) {
-            Ok(0) => Took::Unknown("the relays have carried nothing".to_owned()),
+            // Cut off at the same time, nobody has anything to carry: undone, and tried again later.
+            Ok(0) => match self.heal(cluster) {
+                Healing::Healed => Took::NotNow("the relays have carried nothing".to_owned()),
+                Healing::NotYet(why) => Took::Unknown(why),
+            },
             Ok(carried) => {
                 Took::Installed { nodes: cluster.ids(&[place]), proof: format!("{carried} bytes carried so far") }
             }

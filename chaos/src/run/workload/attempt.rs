@@ -46,6 +46,17 @@ impl Asker<'_> {
         result: impl Fn(&T) -> Option<&WriteResult>,
         call: impl AsyncFn(Channel, WriteOptions) -> Result<Response<T>, Status>,
     ) -> (Option<T>, u64) {
+        self.write_named(wish, result, |_| None, call)
+    }
+
+    /// The same for what has its name in the audit log only once it is done.
+    pub(crate) fn write_named<T>(
+        &mut self,
+        mut wish: Wish,
+        result: impl Fn(&T) -> Option<&WriteResult>,
+        audit: impl Fn(&T) -> Option<(String, String)>,
+        call: impl AsyncFn(Channel, WriteOptions) -> Result<Response<T>, Status>,
+    ) -> (Option<T>, u64) {
         let mut options = tests::admin::write_options();
         options.fence_timeout_ms = FENCE_MS;
         options.if_revision = expected(&wish.operation);
@@ -57,6 +68,7 @@ impl Asker<'_> {
         let began_us = asked.began_us;
         let (outcome, answer) = match asked.ended {
             Ok(answer) => {
+                wish.audit = wish.audit.or_else(|| audit(&answer));
                 let result = result(&answer);
                 let fence = result.iter().flat_map(|result| &result.fence).map(|node| (node.node, fenced(&node.state)));
                 let revision = result.map_or(0, |result| result.revision);
