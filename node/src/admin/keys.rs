@@ -19,7 +19,7 @@ use proto::admin::{
     ListKeysRequest, RevokeKeyRequest, RotateKeyRequest, ShowKeyRequest, WriteResult, keys_server::Keys,
 };
 use raft::mutation::{self, Mutation};
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 use tonic::{Request, Response, Status};
 
 /// Keys in one answer.
@@ -168,7 +168,7 @@ fn generate(id: KeyId) -> Result<Credential, Problem> {
 
 /// Whether the secret in force is this one.
 fn holds(view: &View, credential: &Credential) -> bool {
-    view.registry.keys.get(&credential.id()).is_some_and(|key| same(&key.current.hash, &credential.hash()))
+    view.registry.keys.get(&credential.id()).is_some_and(|key| same(&key.current().hash, &credential.hash()))
 }
 
 fn created(done: &Done, credential: &Credential, view: &View) -> CreateKeyReply {
@@ -177,8 +177,8 @@ fn created(done: &Done, credential: &Credential, view: &View) -> CreateKeyReply 
         result: Some(done.result()),
         id: credential.id().to_string(),
         key: credential.text().to_string(),
-        consumer: key.map(|key| key.consumer.to_string()).unwrap_or_default(),
-        expires_at_ms: key.and_then(|key| key.current.not_after).map_or(0, |end| end.0),
+        consumer: key.map(|key| key.consumer().to_string()).unwrap_or_default(),
+        expires_at_ms: key.and_then(|key| key.current().not_after).map_or(0, |end| end.0),
     }
 }
 
@@ -238,16 +238,11 @@ pub(super) fn page(
     after: Option<KeyId>,
     limit: usize,
 ) -> ListKeysReply {
-    let all: Box<dyn Iterator<Item = &Arc<Key>>> = match consumer {
+    let all: Box<dyn Iterator<Item = &Key>> = match consumer {
         Some(consumer) => Box::new(view.registry.keys_of(consumer).skip_while(move |key| Some(key.id) <= after)),
         None => match after {
-            Some(after) => Box::new(
-                view.registry
-                    .keys
-                    .range((std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded))
-                    .map(|(_, key)| key),
-            ),
-            None => Box::new(view.registry.keys.values()),
+            Some(after) => Box::new(view.registry.keys.from(&after).skip_while(move |key| key.id == after)),
+            None => Box::new(view.registry.keys.iter()),
         },
     };
     let mut found = all.filter(|key| wanted.is_none_or(|wanted| key.state(now) == wanted));
@@ -258,14 +253,14 @@ pub(super) fn page(
 fn info(key: &Key, now: Wall) -> KeyInfo {
     KeyInfo {
         id: key.id.to_string(),
-        consumer: key.consumer.to_string(),
+        consumer: key.consumer().to_string(),
         state: state(key.state(now)).to_owned(),
-        name: key.label.as_deref().unwrap_or_default().to_owned(),
-        scopes: key.scopes.iter().flat_map(|scopes| scopes.iter()).map(ToString::to_string).collect(),
-        created_at_ms: key.created_at.0,
-        expires_at_ms: key.current.not_after.map_or(0, |end| end.0),
-        revoked_at_ms: key.revoked_at.map_or(0, |at| at.0),
-        previous_expires_at_ms: match &key.previous {
+        name: key.label().unwrap_or_default().to_owned(),
+        scopes: key.scopes().into_iter().flat_map(|scopes| scopes.iter()).map(ToString::to_string).collect(),
+        created_at_ms: key.created_at().0,
+        expires_at_ms: key.current().not_after.map_or(0, |end| end.0),
+        revoked_at_ms: key.revoked_at().map_or(0, |at| at.0),
+        previous_expires_at_ms: match key.previous() {
             Some(previous) if !previous.has_ended(now) => previous.not_after.map_or(0, |end| end.0),
             _ => 0,
         },

@@ -68,7 +68,7 @@ pub(crate) fn authorize(
     facts: &Facts<'_>,
 ) -> Result<(), Refusal> {
     let Guard::Policies { set, context } = &route.guard else { return Ok(()) };
-    let scopes = if *context == ContextUse::Scopes { caller.key.scopes.as_ref() } else { None };
+    let scopes = if *context == ContextUse::Scopes { caller.key.scopes() } else { None };
     let may_remember = *context != ContextUse::Request;
     let remembered =
         may_remember.then(|| lock(decisions).recall(&caller.consumer.name, route.index, method, scopes)).flatten();
@@ -120,7 +120,7 @@ pub(crate) fn decide(
 fn context_of(used: ContextUse, key: &Key, facts: &Facts<'_>) -> Option<Context> {
     let text = |value: &str| RestrictedExpression::new_string(value.to_owned());
     let scopes = || {
-        let names = key.scopes.iter().flat_map(|scopes| scopes.iter());
+        let names = key.scopes().into_iter().flat_map(|scopes| scopes.iter());
         ("scopes".to_owned(), RestrictedExpression::new_set(names.map(|name| text(name.as_str()))))
     };
     match used {
@@ -186,7 +186,7 @@ mod tests {
     use machine::{
         Registry, Wall,
         consumer::Consumer,
-        key::{KeyId, KeyOrigin, Secret, SecretHash},
+        key::{KeyFields, KeyId, KeyOrigin, Secret, SecretHash},
         resource::{Change, Document},
     };
 
@@ -223,7 +223,7 @@ policies:
                 enabled: true,
                 revision: 1,
             }),
-            key: Arc::new(Key {
+            key: Key::from(KeyFields {
                 id: KeyId([0; 10]),
                 consumer: name,
                 label: None,

@@ -26,7 +26,7 @@ pub(crate) enum CredentialPlace {
 #[derive(Clone, Debug)]
 pub(crate) struct Caller {
     pub(crate) consumer: Arc<Consumer>,
-    pub(crate) key: Arc<Key>,
+    pub(crate) key: Key,
     /// The secret that was shown: of the two that a rotation leaves in force, the one that this caller has.
     pub(crate) shown: Secret,
 }

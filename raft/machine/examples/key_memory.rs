@@ -17,7 +17,7 @@ use machine::{
     bucket::Terms,
     command::{Initialize, Precondition},
     consumer::ConsumerSpec,
-    key::{ImportedKey, Key, KeyId, KeyOrigin, Secret, SecretHash},
+    key::{ImportedKey, Key, KeyFields, KeyId, KeyOrigin, Secret, SecretHash},
     member::MemberSpec,
     resource::Change,
     settings::Settings,
@@ -35,6 +35,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const START: u64 = 1_700_000_000_000;
 const BATCH: u64 = 10_000;
+const LOOKUPS: u64 = 1_000_000;
 
 /// A state and what the next proposal needs.
 #[derive(Default)]
@@ -99,7 +100,7 @@ impl Cluster {
     /// The record of a key that was issued.
     fn record(&self, number: u64) -> (RecordKey, Record) {
         let ImportedKey { id, consumer, scopes, hash, not_after, .. } = self.imported(number);
-        let key = Key {
+        let key = KeyFields {
             id,
             consumer,
             label: None,
@@ -111,7 +112,7 @@ impl Cluster {
             revoked_at: None,
             revision: 1,
         };
-        (RecordKey::Key(id), Record::Key(Arc::new(key)))
+        (RecordKey::Key(id), Record::Key(key.into()))
     }
 }
 
@@ -149,6 +150,19 @@ fn main() {
     println!("{way}: {keys} keys, {} bytes each, in {elapsed:?}", used / keys);
     println!("  of which {} in a `Key`", size_of::<Key>());
     println!("  with {} requests and {} audit entries", state.requests.len(), state.audit.len());
+
+    // Numbers in no order, so that hardly anything is in the processor's caches.
+    let numbers: Vec<u64> = (0..LOOKUPS).map(|turn| turn.wrapping_mul(0x5851_f42d_4c95_7f2d) % keys).collect();
+    let start = Instant::now();
+    let found = numbers.iter().filter(|number| state.registry.keys.get(&id(**number)).is_some()).count();
+    println!("  finding a key by its id: {} ns", start.elapsed().as_nanos() / u128::from(LOOKUPS));
+    let hashes: Vec<SecretHash> = numbers.iter().map(|number| cluster.imported(*number).hash).collect();
+    let start = Instant::now();
+    let by_hash = hashes.iter().filter(|hash| state.registry.key_of_hash(hash).is_some()).count();
+    println!(
+        "  looking for a hash: {} ns, {found} and {by_hash} found",
+        start.elapsed().as_nanos() / u128::from(LOOKUPS)
+    );
 
     let earlier = state.clone();
     let start = Instant::now();

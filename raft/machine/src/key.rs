@@ -1,6 +1,10 @@
 //! API keys: the hash of a secret, whose it is and until when. The secret itself never comes here.
 
 pub(crate) mod lifecycle;
+mod stored;
+
+pub use stored::Key;
+pub(crate) use stored::Owner;
 
 use crate::{name::Name, time::Wall};
 use serde::{Deserialize, Serialize};
@@ -25,7 +29,7 @@ pub enum KeyOrigin {
 }
 
 /// One secret of a key and its end.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secret {
     /// What is compared, in constant time.
     pub hash: SecretHash,
@@ -33,9 +37,9 @@ pub struct Secret {
     pub not_after: Option<Wall>,
 }
 
-/// An API key, as stored. At most two secrets are valid at a time: the newest and, while a rotation overlaps, the one before.
+/// An API key, field by field: how it is made and written. A node holds a million of them as [`Key`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Key {
+pub struct KeyFields {
     /// Unique in the cluster.
     pub id: KeyId,
     /// Whose it is.
@@ -71,29 +75,6 @@ pub enum KeyState {
     Revoked,
 }
 
-impl Key {
-    /// The state at an instant.
-    #[must_use]
-    pub fn state(&self, now: Wall) -> KeyState {
-        if self.revoked_at.is_some() {
-            KeyState::Revoked
-        } else if self.current.has_ended(now) {
-            KeyState::Expired
-        } else if self.previous.as_ref().is_some_and(|previous| !previous.has_ended(now)) {
-            KeyState::Rotating
-        } else {
-            KeyState::Active
-        }
-    }
-}
-
-impl Key {
-    /// The secret in force, and the one before if a rotation keeps it. Either may have ended.
-    pub fn secrets(&self) -> impl Iterator<Item = &Secret> {
-        std::iter::once(&self.current).chain(self.previous.as_deref())
-    }
-}
-
 impl Secret {
     /// Whether the secret is refused at this instant.
     #[must_use]
@@ -111,7 +92,7 @@ pub struct ImportedKey {
     pub consumer: Name,
     /// For people.
     pub label: Option<String>,
-    /// See [`Key::scopes`].
+    /// See [`KeyFields::scopes`].
     pub scopes: BTreeSet<Name>,
     /// SHA-256 of the whole credential.
     pub hash: SecretHash,

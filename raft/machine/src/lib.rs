@@ -33,6 +33,7 @@ pub mod state;
 mod text;
 pub mod time;
 pub mod token;
+pub mod tree;
 pub mod view;
 
 pub use command::{Actor, Command, Entry, Proposal};

@@ -8,24 +8,22 @@ use crate::{
     bucket::{AllowanceId, Bucket, Limit},
     consumer::Consumer,
     invariant,
-    key::{Key, KeyId, KeyOrigin},
+    key::{Key, KeyId, KeyOrigin, Owner},
     member::{Member, NodeId},
     name::Name,
     operator::Operator,
-    registry::Registry,
+    registry::{Filed, Registry},
     request::{Remembered, RequestId},
     resource::{Document, Kind},
     settings::Settings,
     state::State,
     time::At,
     token::JoinToken,
+    tree::{self, Builder, Difference, Tree},
 };
 use imbl::{OrdMap, ordmap::DiffItem};
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// Names a record. The order of variants is the order on disk; new ones are added at the end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -68,7 +66,7 @@ pub enum Record {
     /// A consumer.
     Consumer(Arc<Consumer>),
     /// An API key.
-    Key(Arc<Key>),
+    Key(Key),
     /// A document.
     Document(Document),
     /// An operator.
@@ -139,7 +137,7 @@ impl State {
         let registry = &self.registry;
         std::iter::once((RecordKey::Cluster, Record::Cluster(self.cluster_record())))
             .chain(registry.consumers.iter().map(consumer))
-            .chain(registry.keys.iter().map(key))
+            .chain(registry.keys.iter().map(|key| (RecordKey::Key(key.id), Record::Key(key.clone()))))
             .chain(registry.documents.iter().map(document))
             .chain(registry.operators.iter().map(operator))
             .chain(registry.members.iter().map(member))
@@ -164,7 +162,12 @@ impl State {
         }
         let (now, then) = (&self.registry, &earlier.registry);
         add_differences(&mut changes, &then.consumers, &now.consumers, consumer);
-        add_differences(&mut changes, &then.keys, &now.keys, key);
+        tree::differences(&then.keys, &now.keys, |difference| {
+            changes.push(match difference {
+                Difference::Put(key) => (RecordKey::Key(key.id), Some(Record::Key(key.clone()))),
+                Difference::Gone(key) => (RecordKey::Key(key.id), None),
+            });
+        });
         add_differences(&mut changes, &then.documents, &now.documents, document);
         add_differences(&mut changes, &then.operators, &now.operators, operator);
         add_differences(&mut changes, &then.members, &now.members, member);
@@ -189,18 +192,14 @@ impl State {
     pub fn from_records(records: impl IntoIterator<Item = (RecordKey, Record)>) -> Result<Self, InvalidRecords> {
         let mut state = Self::default();
         let (mut has_cluster, mut has_ledger) = (false, false);
-        let mut scopes = BTreeMap::new();
+        let mut keys = Keys::default();
         for (key, record) in records {
             let is_new = match (key, record) {
                 (RecordKey::Cluster, Record::Cluster(cluster)) => {
                     state.set_cluster_record(cluster);
                     !std::mem::replace(&mut has_cluster, true)
                 }
-                (RecordKey::Key(id), Record::Key(mut key)) => {
-                    share(&state.registry, &mut scopes, Arc::make_mut(&mut key));
-                    state.registry.add_to_indexes(&key)?;
-                    state.registry.keys.insert(id, key).is_none()
-                }
+                (RecordKey::Key(id), Record::Key(key)) if id == key.id => keys.add(key),
                 (RecordKey::Operator(name), Record::Operator(operator)) => {
                     let registry = &mut state.registry;
                     registry.operators_by_certificate.insert(operator.certificate_sha256, name.clone());
@@ -248,7 +247,8 @@ impl State {
         if !has_ledger {
             return Err(InvalidRecords { what: "the record of the ledger is missing" });
         }
-        match invariant::find_broken(&state) {
+        keys.file_into(&mut state.registry)?;
+        match invariant::find_broken_record(&state) {
             Ok(()) => Ok(state),
             Err(broken) => Err(InvalidRecords { what: broken.rule }),
         }
@@ -289,33 +289,54 @@ impl State {
     }
 }
 
-impl Registry {
-    fn add_to_indexes(&mut self, key: &Key) -> Result<(), InvalidRecords> {
-        self.keys_by_consumer.insert((key.consumer.clone(), key.id));
-        if key.origin == KeyOrigin::Imported {
-            for secret in key.secrets() {
-                if self.keys_by_hash.insert(secret.hash, key.id).is_some() {
-                    return Err(InvalidRecords { what: "two imported keys have one hash" });
-                }
-            }
-        }
-        Ok(())
-    }
+/// The keys of a state in the making: a million of them are the better part of what it takes to start.
+#[derive(Default)]
+struct Keys {
+    keys: Builder<Key>,
+    /// What some of them have in common: written, each has copies of its own.
+    owners: BTreeSet<Arc<Owner>>,
 }
 
-/// Lets a key share its consumer's name and the scopes of the key before it of the same consumer, as it did before it
-/// was written: decoded, each key has copies of its own.
-fn share(registry: &Registry, last_scopes: &mut BTreeMap<Name, Arc<BTreeSet<Name>>>, key: &mut Key) {
-    if let Some(consumer) = registry.consumers.get(&key.consumer) {
-        key.consumer = consumer.name.clone();
+impl Keys {
+    /// Whether there was none with its id.
+    fn add(&mut self, mut key: Key) -> bool {
+        match self.owners.get(key.owner()) {
+            Some(owner) => key.share(owner),
+            None => drop(self.owners.insert(Arc::clone(key.owner()))),
+        }
+        self.keys.push(key).is_none()
     }
-    if let Some(scopes) = &mut key.scopes {
-        match last_scopes.get(&key.consumer) {
-            Some(last) if last == scopes => *scopes = Arc::clone(last),
-            Some(_) | None => {
-                last_scopes.insert(key.consumer.clone(), Arc::clone(scopes));
+
+    /// Puts them where they belong, and files them under what they are found by.
+    fn file_into(self, registry: &mut Registry) -> Result<(), InvalidRecords> {
+        registry.keys = self.keys.finish();
+        let mut by_consumer = Vec::with_capacity(registry.keys.len());
+        let mut by_hash = Vec::new();
+        let mut digested: Option<(&Arc<Owner>, Filed)> = None;
+        for key in &registry.keys {
+            // Most have the owner of the one before.
+            let filed = match digested {
+                Some((owner, filed)) if Arc::ptr_eq(owner, key.owner()) => filed.with(key.id),
+                _ => Filed::under(key.consumer(), key.id),
+            };
+            digested = Some((key.owner(), filed));
+            by_consumer.push(filed);
+            if key.origin == KeyOrigin::Imported {
+                by_hash.extend(key.secrets().map(|secret| Filed::under(&secret.hash, key.id)));
             }
         }
+        by_consumer.sort_unstable();
+        by_hash.sort_unstable();
+        for alike in by_hash.chunk_by(Filed::is_under_the_same).filter(|alike| alike.len() > 1) {
+            let ids: BTreeSet<KeyId> = alike.iter().map(Filed::id).collect();
+            let mut hashes = BTreeSet::new();
+            let mut secrets = ids.iter().filter_map(|id| registry.keys.get(id)).flat_map(Key::secrets);
+            if !secrets.all(|secret| hashes.insert(secret.hash)) {
+                return Err(InvalidRecords { what: "two imported keys have one hash" });
+            }
+        }
+        (registry.keys_by_consumer, registry.keys_by_hash) = (Tree::from_iter(by_consumer), Tree::from_iter(by_hash));
+        Ok(())
     }
 }
 
@@ -336,10 +357,6 @@ fn add_differences<K: Ord + Clone, V: PartialEq + Clone>(
 
 fn consumer((name, consumer): (&Name, &Arc<Consumer>)) -> (RecordKey, Record) {
     (RecordKey::Consumer(name.clone()), Record::Consumer(Arc::clone(consumer)))
-}
-
-fn key((id, key): (&KeyId, &Arc<Key>)) -> (RecordKey, Record) {
-    (RecordKey::Key(*id), Record::Key(Arc::clone(key)))
 }
 
 fn document(((kind, name), document): (&(Kind, Name), &Document)) -> (RecordKey, Record) {

@@ -5,16 +5,20 @@ use crate::{
     authority::{Authority, Phase},
     bucket::Limit,
     consumer::Consumer,
-    key::{Key, KeyId, SecretHash},
+    key::{Key, KeyId, KeyOrigin, SecretHash},
     member::{Member, NodeId},
     name::Name,
     operator::Operator,
     resource::{Document, Kind},
     settings::Settings,
     token::JoinToken,
+    tree::{Keyed, Tree},
 };
-use imbl::{OrdMap, OrdSet};
-use std::sync::Arc;
+use imbl::OrdMap;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::Arc,
+};
 
 /// What the cluster knows. All maps are ordered, so every listing is too.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -34,11 +38,11 @@ pub struct Registry {
     /// Callers.
     pub consumers: OrdMap<Name, Arc<Consumer>>,
     /// API keys.
-    pub keys: OrdMap<KeyId, Arc<Key>>,
-    /// The keys of each consumer.
-    pub keys_by_consumer: OrdSet<(Name, KeyId)>,
-    /// Imported keys, which are found by the hash of the whole credential.
-    pub keys_by_hash: OrdMap<SecretHash, KeyId>,
+    pub keys: Tree<Key>,
+    /// The keys of each consumer: see [`Registry::keys_of`].
+    pub keys_by_consumer: Tree<Filed>,
+    /// Imported keys, which are found by the hash of the whole credential: see [`Registry::key_of_hash`].
+    pub keys_by_hash: Tree<Filed>,
     /// Documents.
     pub documents: OrdMap<(Kind, Name), Document>,
     /// The rules of the limits, one for each document of a limit.
@@ -55,6 +59,48 @@ pub struct Registry {
     pub join_tokens: OrdMap<[u8; 32], JoinToken>,
     /// Certificate authorities.
     pub authorities: OrdMap<[u8; 32], Arc<Authority>>,
+}
+
+/// Under what else a key is found, in short: a digest stands for what it is, so whoever finds a key asks whether it is
+/// the one. Eighteen bytes a key, where a name and an id would be twice that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Filed {
+    digest: [u8; 8],
+    id: KeyId,
+}
+
+impl Filed {
+    pub(crate) fn under(what: &impl Hash, id: KeyId) -> Self {
+        // Without a seed: the same in every process. What it is never leaves the process, and only finding depends on it.
+        let mut hasher = DefaultHasher::new();
+        what.hash(&mut hasher);
+        Self { digest: hasher.finish().to_be_bytes(), id }
+    }
+
+    /// The same for another key.
+    pub(crate) const fn with(self, id: KeyId) -> Self {
+        Self { id, ..self }
+    }
+
+    pub(crate) const fn id(&self) -> KeyId {
+        self.id
+    }
+
+    pub(crate) fn is_under_the_same(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+
+    fn all_under<'a, W: Hash>(index: &'a Tree<Self>, what: &W) -> impl Iterator<Item = KeyId> + use<'a, W> {
+        let first = Self::under(what, KeyId([0; 10]));
+        index.from(&first).take_while(move |filed| filed.digest == first.digest).map(|filed| filed.id)
+    }
+}
+
+impl Keyed for Filed {
+    type Key = Self;
+    fn key(&self) -> Self {
+        *self
+    }
 }
 
 impl Registry {
@@ -80,17 +126,30 @@ impl Registry {
         self.documents.get(&(kind, name.clone()))
     }
 
+    /// Adds a key, and files it under what it is found by.
+    pub fn add_key(&mut self, key: Key) {
+        self.keys_by_consumer.insert(Filed::under(key.consumer(), key.id));
+        if key.origin == KeyOrigin::Imported {
+            for secret in key.secrets() {
+                self.keys_by_hash.insert(Filed::under(&secret.hash, key.id));
+            }
+        }
+        self.keys.insert(key);
+    }
+
     /// The keys of a consumer, by id.
-    pub fn keys_of<'a>(&'a self, consumer: &'a Name) -> impl Iterator<Item = &'a Arc<Key>> {
-        self.keys_by_consumer
-            .range((consumer.clone(), KeyId([0; 10]))..=(consumer.clone(), KeyId([0xff; 10])))
-            .filter_map(|(_, id)| self.keys.get(id))
+    pub fn keys_of<'a>(&'a self, consumer: &'a Name) -> impl Iterator<Item = &'a Key> {
+        Filed::all_under(&self.keys_by_consumer, consumer)
+            .filter_map(|id| self.keys.get(&id))
+            .filter(move |key| key.consumer() == consumer)
     }
 
     /// The imported key whose whole credential has this hash. It may be revoked or ended, as may any key.
     #[must_use]
-    pub fn key_of_hash(&self, hash: &SecretHash) -> Option<&Arc<Key>> {
-        self.keys.get(self.keys_by_hash.get(hash)?)
+    pub fn key_of_hash(&self, hash: &SecretHash) -> Option<&Key> {
+        Filed::all_under(&self.keys_by_hash, hash)
+            .filter_map(|id| self.keys.get(&id))
+            .find(|key| key.secrets().any(|secret| secret.hash == *hash))
     }
 
     /// The operator whose certificate this is, if it is in force.

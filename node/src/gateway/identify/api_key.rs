@@ -61,8 +61,7 @@ pub(crate) fn find(view: &View, text: &str, now: impl FnOnce() -> Wall) -> Resul
         Err(Malformed::Mistyped) => return Err(reason::MISTYPED),
         Err(Malformed::Foreign) => {
             let shown = credential::hash_of_text(text);
-            let key = registry.keys_by_hash.get(&shown).and_then(|id| registry.keys.get(id));
-            (key, shown)
+            (registry.key_of_hash(&shown), shown)
         }
     };
     let key = key.ok_or(reason::UNKNOWN)?;
@@ -73,23 +72,21 @@ pub(crate) fn find(view: &View, text: &str, now: impl FnOnce() -> Wall) -> Resul
 /// for where there is one.
 pub(crate) fn check(
     view: &View,
-    key: &Arc<Key>,
+    key: &Key,
     shown: Option<&SecretHash>,
     now: impl FnOnce() -> Wall,
 ) -> Result<Caller, &'static str> {
-    let secrets = [Some(&key.current), key.previous.as_deref()];
-    let mut fitting =
-        secrets.into_iter().flatten().filter(|secret| shown.is_none_or(|shown| credential::same(shown, &secret.hash)));
+    let mut fitting = key.secrets().filter(|secret| shown.is_none_or(|shown| credential::same(shown, &secret.hash)));
     let Some(secret) = fitting.next() else { return Err(reason::WRONG_SECRET) };
-    if key.revoked_at.is_some() {
+    if key.revoked_at().is_some() {
         return Err(reason::REVOKED);
     }
     if secret.not_after.is_some() && secret.has_ended(now()) {
         return Err(reason::EXPIRED);
     }
-    match view.registry.consumers.get(&key.consumer) {
+    match view.registry.consumers.get(key.consumer()) {
         Some(consumer) if consumer.enabled => {
-            Ok(Caller { consumer: Arc::clone(consumer), key: Arc::clone(key), shown: secret.clone() })
+            Ok(Caller { consumer: Arc::clone(consumer), key: key.clone(), shown: secret })
         }
         _ => Err(reason::DISABLED),
     }
@@ -143,27 +140,24 @@ mod tests {
     use machine::{
         Name,
         consumer::Consumer,
-        key::{KeyId, Secret},
+        key::{KeyFields, KeyId, Secret},
     };
     use std::collections::{BTreeMap, BTreeSet};
 
-    fn view(keys: Vec<Key>, enabled: bool) -> View {
+    fn view(keys: Vec<KeyFields>, enabled: bool) -> View {
         let mut view = View::default();
         let name = Name::new("acme").unwrap();
         let consumer =
             Consumer { name: name.clone(), roles: BTreeSet::new(), attributes: BTreeMap::new(), enabled, revision: 1 };
         view.registry.consumers.insert(name, Arc::new(consumer));
         for key in keys {
-            if key.origin == KeyOrigin::Imported {
-                view.registry.keys_by_hash.insert(key.current.hash, key.id);
-            }
-            view.registry.keys.insert(key.id, Arc::new(key));
+            view.registry.add_key(key.into());
         }
         view
     }
 
-    fn key(id: KeyId, hash: SecretHash, not_after: Option<Wall>) -> Key {
-        Key {
+    fn key(id: KeyId, hash: SecretHash, not_after: Option<Wall>) -> KeyFields {
+        KeyFields {
             id,
             consumer: Name::new("acme").unwrap(),
             label: None,

@@ -1,14 +1,14 @@
 //! What happens to keys: they are made or imported, rotated, revoked, and go with their consumer. That one ends by its
 //! date changes nothing here: readers compare it with the time.
 
-use super::{ImportedKey, Key, KeyId, KeyOrigin, KeyState, Secret, SecretHash};
+use super::{ImportedKey, Key, KeyFields, KeyId, KeyOrigin, KeyState, Owner, Secret, SecretHash};
 use crate::{
     apply::Effect,
     cap::{KEYS_MAX, KEYS_PER_IMPORT_MAX, LABEL_BYTES_MAX, LABELS_MAX},
     command::Precondition,
     name::Name,
     outcome::{Field, Noun, Refusal},
-    registry::Registry,
+    registry::{Filed, Registry},
     time::Wall,
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -54,13 +54,14 @@ fn add(registry: &mut Registry, now: Wall, new: &NewKey<'_>) -> Result<(), Refus
     let owner = registry.consumers.get(new.consumer).ok_or_else(|| Refusal::not_found(Noun::Consumer, new.consumer))?;
     let consumer = owner.name.clone();
     if new.origin == KeyOrigin::Imported {
-        claim_hash(registry, new.hash, new.id)?;
+        check_hash(registry, new.hash)?;
     }
-    let key = Key {
+    let owner = shared_owner(registry, &consumer, new.scopes);
+    let fields = KeyFields {
         id: new.id,
+        consumer,
         label: new.label.map(Arc::from),
-        scopes: shared_scopes(registry, &consumer, new.scopes),
-        consumer: consumer.clone(),
+        scopes: owner.scopes.clone(),
         origin: new.origin,
         current: Secret { hash: new.hash, not_after: new.not_after },
         previous: None,
@@ -68,25 +69,21 @@ fn add(registry: &mut Registry, now: Wall, new: &NewKey<'_>) -> Result<(), Refus
         revoked_at: None,
         revision: registry.revision,
     };
-    registry.keys_by_consumer.insert((consumer, new.id));
-    registry.keys.insert(new.id, Arc::new(key));
+    registry.add_key(Key::of(owner, fields));
     Ok(())
 }
 
 /// Keys of one consumer mostly have the same scopes, so they share them: a million copies would be the better half of
 /// what keys cost. Only the first key is asked, which is enough for the common case and always as fast.
-pub(crate) fn shared_scopes(
-    registry: &Registry,
-    consumer: &Name,
-    scopes: &BTreeSet<Name>,
-) -> Option<Arc<BTreeSet<Name>>> {
-    if scopes.is_empty() {
-        return None;
-    }
-    let first = registry.keys_of(consumer).next().and_then(|key| key.scopes.as_ref());
-    match first {
-        Some(shared) if **shared == *scopes => Some(Arc::clone(shared)),
-        Some(_) | None => Some(Arc::new(scopes.clone())),
+fn shared_owner(registry: &Registry, consumer: &Name, scopes: &BTreeSet<Name>) -> Arc<Owner> {
+    match registry.keys_of(consumer).next().map(Key::owner) {
+        Some(shared) if shared.scopes.as_deref().map_or_else(|| scopes.is_empty(), |these| these == scopes) => {
+            Arc::clone(shared)
+        }
+        Some(_) | None => {
+            let scopes = (!scopes.is_empty()).then(|| Arc::new(scopes.clone()));
+            Arc::new(Owner { consumer: consumer.clone(), scopes })
+        }
     }
 }
 
@@ -105,19 +102,26 @@ pub(crate) fn rotate(
     if matches!(key.state(now), KeyState::Revoked | KeyState::Expired) {
         return Err(Refusal::KeyRevoked);
     }
-    let mut rotated = Key::clone(&key);
-    rotated.revision = registry.revision;
-    rotated.current = Secret { hash, not_after: not_after.or(key.current.not_after) };
+    let current = key.current();
     let overlap_end = now.plus_ms(overlap_ms);
-    let end = key.current.not_after.map_or(overlap_end, |end| end.min(overlap_end));
-    rotated.previous = (end > now).then(|| Box::new(Secret { hash: key.current.hash, not_after: Some(end) }));
+    let end = current.not_after.map_or(overlap_end, |end| end.min(overlap_end));
+    let rotated = KeyFields {
+        revision: registry.revision,
+        current: Secret { hash, not_after: not_after.or(current.not_after) },
+        previous: (end > now).then(|| Box::new(Secret { hash: current.hash, not_after: Some(end) })),
+        ..key.fields()
+    };
+    let rotated = Key::of(Arc::clone(key.owner()), rotated);
     if key.origin == KeyOrigin::Imported {
         release_hashes(registry, &key);
+    }
+    registry.keys.insert(rotated.clone());
+    if key.origin == KeyOrigin::Imported {
         for secret in rotated.secrets() {
-            claim_hash(registry, secret.hash, id)?;
+            check_hash(registry, secret.hash)?;
+            registry.keys_by_hash.insert(Filed::under(&secret.hash, id));
         }
     }
-    registry.keys.insert(id, Arc::new(rotated));
     Ok(Effect::changed(id, Some(key.revision)))
 }
 
@@ -129,42 +133,42 @@ pub(crate) fn revoke(
     precondition: Precondition,
 ) -> Result<Effect, Refusal> {
     let key = find(registry, id, precondition)?;
-    if key.revoked_at.is_some() {
+    if key.revoked_at().is_some() {
         return Ok(Effect::Unchanged);
     }
-    let revoked = Key { revoked_at: Some(now), revision: registry.revision, ..Key::clone(&key) };
-    registry.keys.insert(id, Arc::new(revoked));
+    let revoked = KeyFields { revoked_at: Some(now), revision: registry.revision, ..key.fields() };
+    registry.keys.insert(Key::of(Arc::clone(key.owner()), revoked));
     Ok(Effect::changed(id, Some(key.revision)))
 }
 
 /// Deletes every key of a consumer.
 pub(crate) fn delete_all(registry: &mut Registry, consumer: &Name) {
-    let keys: Vec<Arc<Key>> = registry.keys_of(consumer).cloned().collect();
+    let keys: Vec<Key> = registry.keys_of(consumer).cloned().collect();
     for key in keys {
         if key.origin == KeyOrigin::Imported {
             release_hashes(registry, &key);
         }
         registry.keys.remove(&key.id);
-        registry.keys_by_consumer.remove(&(key.consumer.clone(), key.id));
+        registry.keys_by_consumer.remove(&Filed::under(consumer, key.id));
     }
 }
 
-fn find(registry: &Registry, id: KeyId, precondition: Precondition) -> Result<Arc<Key>, Refusal> {
+fn find(registry: &Registry, id: KeyId, precondition: Precondition) -> Result<Key, Refusal> {
     let key = registry.keys.get(&id).ok_or_else(|| Refusal::not_found(Noun::Key, &id))?;
     precondition.check(Noun::Key, key.revision)?;
-    Ok(Arc::clone(key))
+    Ok(key.clone())
 }
 
-/// Makes an imported key findable by a hash that no other key may have.
-fn claim_hash(registry: &mut Registry, hash: SecretHash, id: KeyId) -> Result<(), Refusal> {
-    match registry.keys_by_hash.insert(hash, id) {
-        Some(other) => Err(Refusal::already_exists(Noun::Key, &other)),
+/// No two imported keys may have one hash.
+fn check_hash(registry: &Registry, hash: SecretHash) -> Result<(), Refusal> {
+    match registry.key_of_hash(&hash) {
+        Some(other) => Err(Refusal::already_exists(Noun::Key, &other.id)),
         None => Ok(()),
     }
 }
 
 fn release_hashes(registry: &mut Registry, key: &Key) {
     for secret in key.secrets() {
-        registry.keys_by_hash.remove(&secret.hash);
+        registry.keys_by_hash.remove(&Filed::under(&secret.hash, key.id));
     }
 }

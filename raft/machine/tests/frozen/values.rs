@@ -8,7 +8,7 @@ use machine::{
     bucket::{Allowance, Bucket, Limit, Spent, Terms},
     command::{Initialize, Precondition},
     consumer::{Consumer, ConsumerSpec},
-    key::{ImportedKey, Key, KeyId, KeyOrigin, Secret, SecretHash},
+    key::{ImportedKey, Key, KeyFields, KeyId, KeyOrigin, Secret, SecretHash},
     limit::{Quota, Rate, Rule, Window},
     member::{Member, MemberSpec, Standing},
     operator::{Operator, Role},
@@ -343,7 +343,7 @@ pub(crate) fn records() -> Vec<Record> {
             enabled: true,
             revision: 296,
         })),
-        Record::Key(Arc::new(Key {
+        Record::Key(Key::from(KeyFields {
             id: KeyId([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
             consumer: name("acme"),
             label: Some("nightly".into()),

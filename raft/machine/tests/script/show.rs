@@ -4,10 +4,10 @@ use crate::language::START;
 use machine::{
     Actor, State,
     allowance::BucketId,
-    key::Secret,
+    key::{KeyOrigin, Secret},
     time::{Tick, Wall},
 };
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 /// Prints one part of the state.
 pub(crate) fn show(state: &State, part: &str, out: &mut String) -> Result<(), String> {
@@ -39,11 +39,11 @@ pub(crate) fn show(state: &State, part: &str, out: &mut String) -> Result<(), St
                 format_args!("{name} {roles:?} {attributes:?} {enabled}, {keys} keys, revision {}", consumer.revision),
             );
         }),
-        "keys" => registry.keys.values().for_each(|key| {
-            let secrets = key.secrets().map(secret).collect::<Vec<_>>().join(", ");
-            let (id, consumer, state) = (key.id, &key.consumer, key.state(state.at.wall));
-            let label = key.label.as_deref().map_or_else(String::new, |label| format!(" {label:?}"));
-            let scopes = key.scopes.as_ref().map_or_else(String::new, |scopes| format!(" {scopes:?}"));
+        "keys" => registry.keys.iter().for_each(|key| {
+            let secrets = key.secrets().map(|it| secret(&it)).collect::<Vec<_>>().join(", ");
+            let (id, consumer, state) = (key.id, key.consumer(), key.state(state.at.wall));
+            let label = key.label().map_or_else(String::new, |label| format!(" {label:?}"));
+            let scopes = key.scopes().map_or_else(String::new, |scopes| format!(" {scopes:?}"));
             let origin = key.origin;
             line(
                 out,
@@ -54,7 +54,12 @@ pub(crate) fn show(state: &State, part: &str, out: &mut String) -> Result<(), St
             );
         }),
         "hashes" => {
-            registry.keys_by_hash.iter().for_each(|(hash, id)| line(out, format_args!("{} {id}", text(&hash.0))))
+            let imported = registry.keys.iter().filter(|key| key.origin == KeyOrigin::Imported);
+            let hashes: BTreeSet<_> = imported.flat_map(|key| key.secrets().map(|secret| secret.hash)).collect();
+            for hash in hashes {
+                let id = registry.key_of_hash(&hash).ok_or("a hash finds no key")?.id;
+                line(out, format_args!("{} {id}", text(&hash.0)));
+            }
         }
         "documents" => registry.documents.iter().for_each(|((kind, name), document)| {
             let bytes = String::from_utf8_lossy(&document.bytes);
