@@ -18,6 +18,8 @@ pub type Digest = [u8; 32];
 pub(crate) struct Marks {
     every: u64,
     kept: Mutex<VecDeque<(u64, Mark)>>,
+    /// The index at which the state was when it was asked for last, and its digest once it was asked for twice.
+    standing: Mutex<(u64, Option<Digest>)>,
 }
 
 #[derive(Clone, Debug)]
@@ -29,7 +31,7 @@ enum Mark {
 impl Marks {
     /// Sets a state aside at every index that this divides; none if it is 0.
     pub(crate) fn new(every: u64) -> Self {
-        Self { every, kept: Mutex::default() }
+        Self { every, kept: Mutex::default(), standing: Mutex::default() }
     }
 
     /// Whether states are set aside.
@@ -46,6 +48,24 @@ impl Marks {
         kept.push_back((index, Mark::State(Box::new(state.clone()))));
         while kept.len() > MARKS_MAX {
             kept.pop_front();
+        }
+    }
+
+    /// The digest of the state as it is, if it was asked for at this index before: one that goes on all the time is not
+    /// read each time that somebody looks.
+    pub(crate) fn standing(&self, index: u64, state: &State) -> io::Result<Option<Digest>> {
+        let mut standing = lock(&self.standing);
+        match *standing {
+            (last, Some(known)) if last == index => Ok(Some(known)),
+            (last, None) if last == index => {
+                let now = digest(state)?;
+                *standing = (index, Some(now));
+                Ok(Some(now))
+            }
+            _ => {
+                *standing = (index, None);
+                Ok(None)
+            }
         }
     }
 
@@ -75,7 +95,7 @@ impl Marks {
 }
 
 /// The digest of a state: of its records in the order of their keys, which is the same on every node.
-pub(crate) fn digest(state: &State) -> io::Result<Digest> {
+fn digest(state: &State) -> io::Result<Digest> {
     let mut hasher = Sha256::new();
     for record in state.records() {
         let bytes = codec::encode_plain(&record)?;
@@ -110,6 +130,10 @@ mod tests {
         assert_eq!(marks.digests().unwrap(), first);
         marks.note(510, &state(510));
         assert_eq!(marks.digests().unwrap().last(), Some(&(510, digest(&state(510)).unwrap())));
+        assert_eq!(marks.standing(511, &state(511)).unwrap(), None);
+        assert_eq!(marks.standing(511, &state(511)).unwrap(), Some(digest(&state(511)).unwrap()));
+        assert_eq!(marks.standing(511, &state(511)).unwrap(), Some(digest(&state(511)).unwrap()));
+        assert_eq!(marks.standing(512, &state(512)).unwrap(), None);
         let off = Marks::new(0);
         off.note(0, &state(0));
         assert!(!off.are_kept() && off.digests().unwrap().is_empty());

@@ -287,8 +287,9 @@ impl Handle {
         self.node.audit(from, limit)
     }
 
-    /// Digests of the replicated state at the last indexes at which it was set aside, and at the one applied last; `None`
-    /// if [`crate::Upkeep::digest_entries`] asks for none. Blocks for as long as it takes to read whole states.
+    /// Digests of the replicated state at the last indexes at which it was set aside, and of the one applied last if that
+    /// was the last when it was asked for before; `None` if [`crate::Upkeep::digest_entries`] asks for none. Blocks for as
+    /// long as it takes to read whole states.
     ///
     /// # Errors
     /// A record that cannot be written down: there is none.

@@ -13,7 +13,7 @@ use crate::{
     applied::Applied,
     batch::{self, Batcher},
     clock::Clock,
-    digest::{Digest, Marks, digest},
+    digest::{Digest, Marks},
     disk::Disk,
     ground::Ground,
     handle::{AuditPage, Fence, ProposeError, Services},
@@ -478,7 +478,7 @@ impl Node {
         let mut digests = self.marks.digests()?;
         let now = self.applied();
         if digests.iter().all(|(index, _)| *index != now.index()) {
-            digests.push((now.index(), digest(&now.state)?));
+            digests.extend(self.marks.standing(now.index(), &now.state)?.map(|digest| (now.index(), digest)));
         }
         Ok(Some(digests))
     }

@@ -46,7 +46,7 @@ pub(super) fn lives(history: &History) -> Vec<Life> {
 /// Whether so many nodes had a wrong clock at once that the cluster's calendar may have followed them.
 pub(super) fn may_have_moved_the_calendar(history: &History) -> bool {
     let lives = lives(history);
-    let wrong: Vec<&Life> = lives.iter().filter(|life| life.kind.contains("clock")).collect();
+    let wrong: Vec<&Life> = lives.iter().filter(|life| life.kind.contains("calendar")).collect();
     let members = history.run().map_or(3, |run| run.nodes.len());
     wrong.iter().any(|life| {
         let there = wrong.iter().filter(|other| (other.from_us..=other.until_us).contains(&life.from_us));
