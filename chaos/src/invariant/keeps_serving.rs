@@ -6,6 +6,8 @@
 //! majority, every other fault spares them, and at most one fault came or went so shortly before that its change of leader
 //! may be going on. It may be refused for what the client did (`rate-limited`), for an overload, and, on a route with
 //! limits, for want of an allowance (`limit-unavailable`): no more is promised. What the upstream did is not the cluster's.
+//! Nor is what a machine does that has no time for anybody: while a node in order takes longer to say how it is than half
+//! an election, nothing is judged.
 
 use super::{Invariant, Verdict, faults, faults::Life, joined};
 use crate::history::{AdminOutcome, Event, History, RequestOutcome, Text, What};
@@ -23,6 +25,8 @@ struct Weather {
     lives: Vec<Life>,
     members: BTreeSet<u64>,
     window_us: u64,
+    /// When a node in order was slow to answer, by beginning: the machine had no time.
+    starved: Vec<(u64, u64)>,
 }
 
 impl Invariant for KeepsServing {
@@ -34,8 +38,10 @@ impl Invariant for KeepsServing {
         let Some(run) = history.run() else {
             return Verdict::Vacuous { why: "the history does not say what ran".to_owned() };
         };
+        let lives = faults::lives(history);
         let weather = Weather {
-            lives: faults::lives(history),
+            starved: starved(history, &lives, run.election_us / 2),
+            lives,
             members: run.nodes.iter().copied().collect(),
             window_us: run.lease_us * 2 + run.election_us * 2,
         };
@@ -77,6 +83,20 @@ impl Invariant for KeepsServing {
             (checked, _) => Verdict::Held { checked },
         }
     }
+}
+
+/// When nodes that no fault touched took longer than this to say how they are.
+fn starved(history: &History, lives: &[Life], patience_us: u64) -> Vec<(u64, u64)> {
+    let slow = history.events.iter().filter_map(|Event { at_us, what }| match what {
+        What::Observed(observed) if at_us.saturating_sub(observed.began_us) > patience_us => {
+            let touches = |life: &Life| {
+                life.nodes.contains(&observed.node) && life.from_us <= *at_us && life.until_us >= observed.began_us
+            };
+            (!lives.iter().any(touches)).then_some((observed.began_us, *at_us))
+        }
+        _ => None,
+    });
+    slow.collect()
 }
 
 /// What is wrong with an outcome, if anything.
@@ -156,6 +176,9 @@ impl Weather {
             return false;
         }
         let since_us = began_us.saturating_sub(self.window_us);
+        if self.starved.iter().any(|(from_us, until_us)| *from_us <= ended_us && *until_us >= since_us) {
+            return false;
+        }
         let mut touched = BTreeSet::new();
         let mut events = 0;
         for life in self.lives.iter().filter(|life| life.from_us <= ended_us) {

@@ -263,6 +263,12 @@ fn what_was_not_promised_is_not_held_against_it() {
     two.served(1, "k1#1", "open", 21 * S, 21 * S + 10);
     two.fault(2, 2, (22 * S, None)).refused(1, "k1#1", 30 * S, 503, "isolated");
     two.holds(&KeepsServing);
+    // A machine that has no time for anybody.
+    let mut starved = one_dies();
+    starved.served(1, "k1#1", "open", 21 * S, 21 * S + 10);
+    starved.said(2, 31 * S, 9, 9).began_us = 30 * S;
+    starved.refused(1, "k1#1", 32 * S, 503, "isolated");
+    starved.holds(&KeepsServing);
     // A node that comes back is not warm before it has served again.
     let mut back = one_dies();
     back.served(3, "k1#1", "open", 19 * S, 19 * S + 10).served(1, "k1#1", "open", 21 * S, 21 * S + 10);
