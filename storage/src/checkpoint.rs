@@ -3,7 +3,7 @@
 //! **What it promises: nothing but honesty.** sled 0.34 loses data on power cuts (its `flush` is no `fdatasync`, and it rewrites its
 //! segments in place), panics on damaged files, and cannot be asked whether it is whole. So each commit is one atomic batch with a
 //! marker that counts the records and sums their checksums; it is flushed, and the files are synced from here. What [`Checkpoint::load`]
-//! gives out has been proved by a full scan against that marker. Whatever is missing, damaged, incomplete or makes sled panic is
+//! gives back has been proved by a full scan against that marker. Whatever is missing, damaged, incomplete or makes sled panic is
 //! deleted, and the caller rebuilds it from a snapshot and the log. A power cut at a bad moment may cost the checkpoint that had been
 //! committed before: so what only the checkpoint holds is not safe. Purge the log no further than the newest snapshot file.
 //!
@@ -25,14 +25,14 @@ use tree::{Tree, Writes, add};
 mod records;
 mod tree;
 
-/// A state loaded from the checkpoint, proved complete.
+/// A state on its way out of the checkpoint. It is proved complete when its records have been read to the end, and not before.
 #[derive(Debug)]
-pub struct Loaded {
+pub struct Loading {
     /// What the caller committed with it.
     pub marker: Bytes,
-    /// The number of records.
+    /// How many records there should be.
     pub count: u64,
-    /// The records, by ascending key. An error means that the files changed after they had been proved.
+    /// The records, by ascending key.
     pub records: Records,
 }
 
@@ -70,22 +70,27 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
-    /// Proves the checkpoint by reading all of it, and gives it out. `None`: there is none, or it was deleted just now because it could
-    /// not be proved ([`Checkpoint::discarded`] says why); rebuild the state and [`Checkpoint::replace`] it.
-    pub fn load(&mut self) -> Result<Option<Loaded>, Error> {
+    /// Gives out the checkpoint while it is read, once, and proves it by that. What `read` made of it comes back only if it was all
+    /// there and whole. `None`: there is none, or it was deleted just now because it could not be proved ([`Checkpoint::discarded`] says
+    /// why); rebuild the state and [`Checkpoint::replace`] it.
+    pub fn load<T>(&mut self, read: impl FnOnce(&mut Loading) -> T) -> Result<Option<T>, Error> {
         let Some(tree) = &self.tree else {
             return Ok(None);
         };
-        let proved = tree.marker().and_then(|marker| match marker {
-            Some((total, marker)) => tree.total().map(|found| (total, marker, found)),
-            None => Err("it was never finished".to_owned()),
-        });
-        let why = match proved {
-            Ok((total, marker, found)) if total == found => {
-                self.total = Some(total);
-                return Ok(Some(Loaded { marker, count: total.count, records: tree.records() }));
+        let why = match tree.marker() {
+            Ok(Some((total, marker))) => {
+                let mut loading = Loading { marker, count: total.count, records: tree.records() };
+                let read = read(&mut loading);
+                match loading.records.finish() {
+                    Ok(found) if found == total => {
+                        self.total = Some(total);
+                        return Ok(Some(read));
+                    }
+                    Ok(found) => format!("it should hold {total}, but holds {found}"),
+                    Err(why) => why,
+                }
             }
-            Ok((total, _, found)) => format!("it should hold {total}, but holds {found}"),
+            Ok(None) => "it was never finished".to_owned(),
             Err(why) => why,
         };
         self.discard(why)?;

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use storage::checkpoint::Loading;
 use storage::{Checkpoint, Error, KeyValue};
 
 type State = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -16,12 +17,14 @@ fn marker(number: u64) -> Bytes {
 }
 
 fn loaded(checkpoint: &mut Checkpoint) -> Option<(Bytes, State)> {
-    let loaded = checkpoint.load().unwrap()?;
-    let count = loaded.count;
-    let records: Vec<KeyValue> = loaded.records.map(Result::unwrap).collect();
+    let read = |loading: &mut Loading| {
+        let records: Vec<KeyValue> = loading.records.by_ref().collect();
+        (loading.marker.clone(), loading.count, records)
+    };
+    let (marker, count, records) = checkpoint.load(read).unwrap()?;
     assert!(records.is_sorted_by(|one, next| one.0 < next.0), "ascending");
     assert_eq!(records.len() as u64, count);
-    Some((loaded.marker, records.into_iter().collect()))
+    Some((marker, records.into_iter().collect()))
 }
 
 fn filled(dir: &Path, records: u32) -> State {
@@ -35,7 +38,7 @@ fn filled(dir: &Path, records: u32) -> State {
 fn nothing_is_loaded_before_something_was_written() {
     let dir = tempfile::tempdir().unwrap();
     let mut checkpoint = Checkpoint::open(&dir.path().join("checkpoint")).unwrap();
-    assert!(checkpoint.load().unwrap().is_none());
+    assert!(checkpoint.load(|_| ()).unwrap().is_none());
     assert_eq!((checkpoint.discarded(), checkpoint.size()), (None, None));
     let error = checkpoint.commit(vec![(vec![1], Some(vec![1]))], marker(1)).unwrap_err();
     assert!(matches!(error, Error::Refused { .. }), "changes of an unknown state: {error}");
@@ -84,7 +87,7 @@ fn a_deleted_folder_is_no_checkpoint() {
     filled(&path, 100);
     std::fs::remove_dir_all(&path).unwrap();
     let mut checkpoint = Checkpoint::open(&path).unwrap();
-    assert!(checkpoint.load().unwrap().is_none());
+    assert!(checkpoint.load(|_| ()).unwrap().is_none());
     checkpoint.replace([(vec![1], vec![1])], marker(3)).unwrap();
     assert_eq!(loaded(&mut checkpoint).unwrap().0, marker(3));
 }
@@ -167,7 +170,7 @@ fn what_was_left_by_an_interrupted_replacement_is_no_checkpoint() {
     std::panic::catch_unwind(replacing).unwrap_err();
     drop(checkpoint);
     let mut checkpoint = Checkpoint::open(dir.path()).unwrap();
-    assert!(checkpoint.load().unwrap().is_none());
+    assert!(checkpoint.load(|_| ()).unwrap().is_none());
     assert!(checkpoint.discarded().is_some());
 }
 

@@ -48,7 +48,7 @@ fn is_told_by_everything_and_survived() {
     let error = checkpoint.replace(state(40_000), Bytes::from_static(b"full")).unwrap_err();
     assert!(error.is_full(), "{error}");
     checkpoint.replace(state(1000), Bytes::from_static(b"fits")).unwrap();
-    assert_eq!(checkpoint.load().unwrap().map(|loaded| loaded.count), Some(1000));
+    assert_eq!(checkpoint.load(|loading| loading.count).unwrap(), Some(1000));
 
     // So does a snapshot.
     let snapshots = Snapshots::open(&data.snapshots()).unwrap();

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use crc32fast::Hasher;
 
 use super::tree::guarded;
-use crate::{Error, KeyValue};
+use crate::KeyValue;
 
 const MARKER: u8 = 0;
 const RECORD: u8 = 1;
@@ -134,21 +134,28 @@ pub(super) fn decode_marker(bytes: &[u8]) -> Option<(Total, Bytes)> {
     Some((total, Bytes::copy_from_slice(bytes.get(32..)?)))
 }
 
-/// The records of a checkpoint, each verified once more as it is read.
+/// The records of a checkpoint, each verified as it is read. It ends early at one that is damaged: whether they were all is said in
+/// the end.
 pub struct Records {
     db: sled::Db,
     iter: sled::Iter,
-    dir: std::path::PathBuf,
-    ended: bool,
+    total: Total,
+    failed: Option<String>,
 }
 
 impl Records {
-    pub(super) fn new(db: &sled::Db, dir: &std::path::Path) -> Records {
-        Records { db: db.clone(), iter: db.scan_prefix([RECORD]), dir: dir.to_owned(), ended: false }
+    pub(super) fn new(db: &sled::Db) -> Records {
+        Records { db: db.clone(), iter: db.scan_prefix([RECORD]), total: Total::default(), failed: None }
+    }
+
+    /// Reads what has not been read, and adds it all up; or why it cannot be had.
+    pub(super) fn finish(mut self) -> Result<Total, String> {
+        self.by_ref().for_each(drop);
+        self.failed.map_or(Ok(self.total), Err)
     }
 
     /// The next record with its stamp, or why it cannot be had.
-    pub(super) fn step(&mut self) -> Option<Result<(Stamp, KeyValue), String>> {
+    fn step(&mut self) -> Option<Result<(Stamp, KeyValue), String>> {
         let (db, iter) = (&self.db, &mut self.iter);
         match guarded(|| iter.next().transpose()) {
             Ok(None) => None,
@@ -173,24 +180,28 @@ fn read(db: &sled::Db, key: &[u8], head: &[u8]) -> Result<(Stamp, KeyValue), Str
 }
 
 impl Iterator for Records {
-    type Item = Result<KeyValue, Error>;
+    type Item = KeyValue;
 
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
+    fn next(&mut self) -> Option<KeyValue> {
+        if self.failed.is_some() {
             return None;
         }
-        let next = self.step().map(|step| match step {
-            Ok((_, record)) => Ok(record),
-            Err(what) => Err(Error::corrupt(&self.dir, 0, what)),
-        });
-        self.ended = !matches!(next, Some(Ok(_)));
-        next
+        match self.step()? {
+            Ok((stamp, record)) => {
+                self.total.add(stamp);
+                Some(record)
+            }
+            Err(why) => {
+                self.failed = Some(why);
+                None
+            }
+        }
     }
 }
 
 impl fmt::Debug for Records {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Records").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("Records").field("total", &self.total).finish_non_exhaustive()
     }
 }
 

@@ -108,18 +108,9 @@ impl Tree {
         }
     }
 
-    /// Reads and verifies everything, and adds it up.
-    pub(super) fn total(&self) -> Result<Total, String> {
-        let mut total = Total::default();
-        let mut records = self.records();
-        while let Some(record) = records.step() {
-            total.add(record?.0);
-        }
-        Ok(total)
-    }
-
+    /// Everything, verified and added up as it is read.
     pub(super) fn records(&self) -> Records {
-        Records::new(&self.db, &self.dir)
+        Records::new(&self.db)
     }
 
     /// The writes that add, replace or remove a record, whatever is there.

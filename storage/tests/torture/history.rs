@@ -151,11 +151,13 @@ pub fn records_after(commits: u64) -> Records {
 
 /// The number of commits in a checkpoint, every record of it compared; `Err` with the reason if it was thrown away.
 pub fn commits_found(checkpoint: &mut Checkpoint) -> Result<u64, String> {
-    let Some(loaded) = checkpoint.load().expect("the checkpoint's folder") else {
+    let loaded = checkpoint.load(|loading| {
+        let commits = u64::from_le_bytes(*loading.marker.first_chunk().expect("a marker is a number"));
+        (commits, loading.records.by_ref().collect::<Records>())
+    });
+    let Some((commits, records)) = loaded.expect("the checkpoint's folder") else {
         return Err(checkpoint.discarded().unwrap_or("there is none").to_owned());
     };
-    let commits = u64::from_le_bytes(*loaded.marker.first_chunk().expect("a marker is a number"));
-    let records: Records = loaded.records.map(|record| record.expect("proved")).collect();
     assert!(records == records_after(commits), "the checkpoint is not what commit {commits} left");
     Ok(commits)
 }

@@ -73,7 +73,7 @@ fn write_log(dir: &Path, steps: u64) {
 fn write_checkpoint(dir: &Path, commits: u64) {
     let mut checkpoint = Checkpoint::open(dir).expect("checkpoint");
     let marker = |commits: u64| Bytes::from(commits.to_le_bytes().to_vec());
-    if checkpoint.load().expect("checkpoint").is_none() {
+    if checkpoint.load(|_| ()).expect("checkpoint").is_none() {
         checkpoint.replace(history::records_after(commits), marker(commits)).expect("replace");
     }
     for commit in commits + 1.. {
