@@ -17,6 +17,8 @@ mod overload;
 mod problem;
 mod record;
 mod route;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod rules;
 mod running;
 mod settings;
 mod upkeep;
@@ -92,6 +94,9 @@ async fn pass(
     let caps = &shared.settings.caps;
 
     exchange.stage = Stage::Route;
+    if let Some(fault) = connection.fault() {
+        return Err(route::malformed(fault));
+    }
     overload::shed(&connection.worker)?;
     let asked = route::read(&parts, caps)?;
     if asked.path != parts.uri.path() {

@@ -23,6 +23,8 @@ pub(crate) enum Problem {
     RequestTooLarge,
     /// The header fields are over their limits.
     HeadersTooLarge,
+    /// The client expects something that the gateway does not do.
+    ExpectationFailed,
     /// The TLS connection was made for another host.
     Misdirected,
     /// A document that the route needs cannot be read by this release.
@@ -66,6 +68,7 @@ impl Problem {
             Self::MethodNotAllowed => "method-not-allowed",
             Self::RequestTooLarge => "request-too-large",
             Self::HeadersTooLarge => "headers-too-large",
+            Self::ExpectationFailed => "expectation-failed",
             Self::Misdirected => "misdirected",
             Self::RouteUnavailable => "route-unavailable",
             Self::Isolated => "isolated",
@@ -86,6 +89,7 @@ impl Problem {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::RequestTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadersTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::RouteUnavailable
@@ -108,6 +112,7 @@ impl Problem {
             Self::MethodNotAllowed => "The method is not allowed here",
             Self::RequestTooLarge => "The request body is too large",
             Self::HeadersTooLarge => "The header fields are too large",
+            Self::ExpectationFailed => "What the request expects is not done here",
             Self::Misdirected => "This connection is for another host",
             Self::RouteUnavailable => "The route is not available on this node",
             Self::Isolated => "This node has lost its cluster",

@@ -5,7 +5,10 @@ use super::{
     Caps,
     problem::{Problem, Refusal},
 };
-use crate::resource::{compile::Compiled, path, table::Found};
+use crate::{
+    listen::http1::{Fault, is_method, is_token},
+    resource::{compile::Compiled, path, table::Found},
+};
 use http::{HeaderMap, HeaderValue, Method, Uri, header, request::Parts, uri::Authority};
 use hyper::Version;
 use std::borrow::Cow;
@@ -24,6 +27,8 @@ pub(crate) struct Asked<'r> {
 pub(crate) fn read<'r>(parts: &'r Parts, caps: &Caps) -> Result<Asked<'r>, Refusal> {
     check_size(parts, caps)?;
     check_framing(&parts.headers)?;
+    check_form(parts)?;
+    check_expectation(&parts.headers)?;
     if parts.method == Method::TRACE || parts.method == Method::CONNECT {
         return Err(Refusal::new(Problem::MethodNotAllowed, "method"));
     }
@@ -31,6 +36,12 @@ pub(crate) fn read<'r>(parts: &'r Parts, caps: &Caps) -> Result<Asked<'r>, Refus
         .map_err(|error| Refusal::new(Problem::BadRequest, "path").telling(error.to_string()))?;
     let (authority, host) = authority(parts)?;
     Ok(Asked { authority, host, path })
+}
+
+/// What is said of a message that must not be read.
+pub(crate) fn malformed(fault: Fault) -> Refusal {
+    let problem = if fault.is_too_large() { Problem::HeadersTooLarge } else { Problem::BadRequest };
+    Refusal::new(problem, fault.reason()).telling(fault.detail())
 }
 
 /// Finds the route.
@@ -87,6 +98,33 @@ fn check_framing(headers: &HeaderMap) -> Result<(), Refusal> {
         return bad("framing", "Content-Length is given twice");
     }
     Ok(())
+}
+
+/// What the wire has checked of HTTP/1 already, and the parser of HTTP/2 has not.
+fn check_form(parts: &Parts) -> Result<(), Refusal> {
+    // It would be a target without a path.
+    if parts.uri.path_and_query().is_some_and(|target| target.as_str().starts_with('?')) {
+        return Err(malformed(Fault::Target));
+    }
+    if parts.version != Version::HTTP_2 {
+        return Ok(());
+    }
+    if !is_method(parts.method.as_str().as_bytes()) {
+        return Err(malformed(Fault::Method));
+    }
+    if parts.headers.keys().any(|name| !name.as_str().bytes().all(is_token)) {
+        return Err(malformed(Fault::FieldName));
+    }
+    Ok(())
+}
+
+/// There is one thing that a client may expect.
+fn check_expectation(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if headers.get_all(header::EXPECT).iter().all(is_known) {
+        return Ok(());
+    }
+    Err(Refusal::new(Problem::ExpectationFailed, "expect").telling("the only expectation that is met is 100-continue"))
 }
 
 fn authority(parts: &Parts) -> Result<(HeaderValue, Cow<'_, str>), Refusal> {
@@ -211,6 +249,35 @@ mod tests {
             vec![("content-length", "3"), ("content-length", "3")],
         ] {
             assert_eq!(with(&fields), "bad-request framing", "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_parser_of_http_2_lets_pass_is_refused() {
+        let of = |method: &str, uri: &str, field: &str| {
+            let name = http::HeaderName::from_lowercase(field.as_bytes()).unwrap();
+            let request = Request::builder().version(Version::HTTP_2).method(method).uri(uri).header(name, "1");
+            let (parts, ()) = request.body(()).unwrap().into_parts();
+            read(&parts, &Caps::default()).map(|_| ()).map_err(|refusal| refusal.reason)
+        };
+        assert_eq!(of("GET", "http://a/x?y", "b"), Ok(()));
+        assert_eq!(of("get", "http://a/x?y", "b"), Err("method"));
+        assert_eq!(of("GET", "http://a?y", "b"), Err("target"));
+        assert_eq!(of("GET", "http://a/x?y", "b\"c"), Err("field-name"));
+    }
+
+    #[test]
+    fn one_expectation_is_met() {
+        let h1 = Version::HTTP_11;
+        assert_eq!(asked("/", &[("host", "a"), ("expect", "100-Continue")], h1), "a / a");
+        for fields in [
+            vec![("expect", "200-ok")],
+            vec![("expect", "100-continue, x")],
+            vec![("expect", "100-continue"), ("expect", "")],
+        ] {
+            let mut all = vec![("host", "a")];
+            all.extend(fields);
+            assert_eq!(asked("/", &all, h1), "expectation-failed expect");
         }
     }
 

@@ -1,7 +1,11 @@
 //! One client connection: what is known of the other side, and what is counted of it. Whether it keeps us waiting is told
 //! from that by `watch` (for the streams of HTTP/2 by `stream`); `serving` drives it.
 
-use super::{stream::Stream, tls::Shown};
+use super::{
+    http1::{Fault, Wrong},
+    stream::Stream,
+    tls::Shown,
+};
 use crate::{
     gateway::{Worker, draining::Stage, worker::lock},
     listen::headers_of,
@@ -11,7 +15,7 @@ use metrics::counter;
 use std::{
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::Waker,
@@ -40,6 +44,8 @@ pub(crate) struct Connection {
     /// The stream that has begun last, until it runs.
     pub(super) newest: Mutex<Option<Arc<Stream>>>,
     is_ended: AtomicBool,
+    /// What the client sent that must not be read.
+    wrong: OnceLock<Wrong>,
     waker: Mutex<Option<Waker>>,
     protocol: Protocol,
     /// How far the node was on its way out when the connection was made.
@@ -66,6 +72,7 @@ impl Connection {
             body_bytes: AtomicU64::new(0),
             newest: Mutex::new(None),
             is_ended: AtomicBool::new(false),
+            wrong: OnceLock::new(),
             waker: Mutex::new(None),
             protocol,
         }
@@ -94,6 +101,18 @@ impl Connection {
     pub(crate) fn request_ended(&self) {
         self.in_flight.fetch_sub(1, Relaxed);
         self.is_partial.store(false, Relaxed);
+    }
+
+    /// A message of the client is not to be read: its request is refused when its turn comes.
+    pub(super) fn refuse(&self, wrong: Wrong) {
+        // The first is the last: nothing is looked at after it.
+        let _ = self.wrong.set(wrong);
+    }
+
+    /// What is wrong with the message of the request that began last.
+    pub(crate) fn fault(&self) -> Option<Fault> {
+        let wrong = self.wrong.get()?;
+        (self.requests.load(Relaxed) == wrong.request + 1).then_some(wrong.fault)
     }
 
     /// Whether a request waits for the client to go on with its body.

@@ -53,7 +53,7 @@ where
     let connection = Arc::new(Connection::new(Arc::clone(&worker), peer, tls, protocol));
     lock(&worker.connections).insert(connection.id, Arc::clone(&connection));
     let known = Known(Arc::clone(&connection));
-    let wire = Wire::new(stream, prefix, connection);
+    let wire = Wire::new(stream, prefix, protocol, connection);
     match protocol {
         Protocol::Http1 => Box::pin(http1(known, wire)),
         Protocol::Http2 => Box::pin(http2(known, wire)),

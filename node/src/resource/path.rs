@@ -1,15 +1,17 @@
 //! What a path may look like, in a request and in a route's pattern. One form is routed, authorized, logged and
 //! forwarded, so that no two of them can disagree about which resource a request means.
 //!
-//! The rule, for the part before `?`:
-//! - it begins with `/`, and holds no empty segment (`//`) except a trailing `/`;
-//! - no segment is `.` or `..`, also not written as `%2e` or followed by `;…`;
-//! - no backslash, control character, space or byte outside ASCII, plain or percent-encoded; no `%2F` (an encoded
-//!   slash is a slash to some upstreams and not to others);
-//! - a percent sign is followed by two hexadecimal digits.
+//! Refused (400), in the part before `?`:
+//! - what does not begin with `/`, or holds an empty segment (`//`) except a trailing `/`;
+//! - a segment `.` or `..`, also written as `%2e` or followed by `%3B`;
+//! - a backslash, a control character, a space or a byte outside ASCII, and `;`: some upstreams cut a segment there;
+//! - `%2F`, `%5C` and encoded control characters: an encoded slash is a slash to some upstreams and not to others;
+//! - a percent sign without two hexadecimal digits, escapes that are not UTF-8 (overlong forms among them), and an encoded
+//!   percent sign that two digits follow: decoded twice it would be something else.
 //!
-//! What breaks it is refused (400). Percent-encoded letters, digits, `-`, `.`, `_` and `~` are decoded and other escapes
-//! get upper-case digits (RFC 3986, 6.2.2): the same path, in the one form that is used from there on.
+//! Normalised: what RFC 3986 lets stand plainly in a segment does, whether it was encoded or not, and everything else is
+//! encoded, with upper-case digits. Two ways of writing one path are one path from there on. The exceptions are `+` and
+//! `;`: `%2B` and `%3B` stay as they are, because to some upstreams they differ from the plain character.
 
 use std::borrow::Cow;
 
@@ -28,9 +30,12 @@ pub enum PathError {
     /// A backslash, a control character, `%2F`, …
     #[error("the path has a character that is not allowed there, plain or encoded")]
     Character,
-    /// `%` without two digits.
+    /// `%` without two digits, or bytes that are not UTF-8.
     #[error("the path has a broken percent-encoding")]
     Encoding,
+    /// `%25` before two digits.
+    #[error("the path is percent-encoded twice")]
+    EncodedTwice,
 }
 
 /// Checks a path and gives the one form of it: itself, nearly always.
@@ -45,10 +50,11 @@ pub fn canonical(raw: &str) -> Result<Cow<'_, str>, PathError> {
     let mut has_dot = false;
     for &byte in raw.as_bytes() {
         match byte {
-            b'%' => return decode(raw).map(Cow::Owned),
             b'/' if before == b'/' => return Err(PathError::EmptySegment),
-            b'\\' | 0..=b' ' | 0x7f.. => return Err(PathError::Character),
-            _ => has_dot |= byte == b'.' && before == b'/',
+            b'/' => {}
+            b'.' => has_dot |= before == b'/',
+            _ if is_plain(byte) => {}
+            _ => return rewrite(raw).map(Cow::Owned),
         }
         before = byte;
     }
@@ -58,32 +64,78 @@ pub fn canonical(raw: &str) -> Result<Cow<'_, str>, PathError> {
     Ok(Cow::Borrowed(raw))
 }
 
-fn decode(raw: &str) -> Result<String, PathError> {
-    let mut path = String::with_capacity(raw.len());
+/// What stands plainly in a segment (RFC 3986, `pchar`), but for `;`.
+const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric()
+        || matches!(
+            byte,
+            b'-' | b'.'
+                | b'_'
+                | b'~'
+                | b'!'
+                | b'$'
+                | b'&'
+                | b'\''
+                | b'('
+                | b')'
+                | b'*'
+                | b'+'
+                | b','
+                | b'='
+                | b':'
+                | b'@'
+        )
+}
+
+fn rewrite(raw: &str) -> Result<String, PathError> {
+    let mut path = String::with_capacity(raw.len() + 16);
+    let mut decoded = Vec::with_capacity(raw.len());
     let mut bytes = raw.bytes();
     while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            path.push(char::from(byte));
-            continue;
-        }
-        let (Some(high), Some(low)) = (bytes.next().and_then(digit), bytes.next().and_then(digit)) else {
-            return Err(PathError::Encoding);
-        };
-        match high << 4 | low {
-            b'/' | b'\\' | 0..b' ' | 0x7f => return Err(PathError::Character),
-            plain @ (b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~') => {
-                path.push(char::from(plain))
+        match byte {
+            b'/' => {
+                path.push('/');
+                decoded.push(byte);
             }
-            _ => {
-                path.push('%');
-                for half in [high, low] {
-                    path.push(char::from_digit(u32::from(half), 16).unwrap_or('0').to_ascii_uppercase());
+            b'%' => {
+                let (Some(high), Some(low)) = (bytes.next().and_then(digit), bytes.next().and_then(digit)) else {
+                    return Err(PathError::Encoding);
+                };
+                let byte = high << 4 | low;
+                match byte {
+                    b'/' | b'\\' | 0..b' ' | 0x7f => return Err(PathError::Character),
+                    b'+' => escape(&mut path, byte),
+                    _ if is_plain(byte) => path.push(char::from(byte)),
+                    _ => escape(&mut path, byte),
                 }
+                decoded.push(byte);
+            }
+            b'\\' | b';' | 0..=b' ' | 0x7f.. => return Err(PathError::Character),
+            _ => {
+                if is_plain(byte) {
+                    path.push(char::from(byte));
+                } else {
+                    escape(&mut path, byte);
+                }
+                decoded.push(byte);
             }
         }
     }
-    // Not ASCII before: `char::from` would have widened it.
-    if raw.is_ascii() { check_segments(&path).map(|()| path) } else { Err(PathError::Character) }
+    if std::str::from_utf8(&decoded).is_err() {
+        return Err(PathError::Encoding);
+    }
+    // Only now: escapes of digits have become digits.
+    if path.split("%25").skip(1).any(|rest| rest.bytes().take(2).filter_map(digit).count() == 2) {
+        return Err(PathError::EncodedTwice);
+    }
+    check_segments(&path).map(|()| path)
+}
+
+fn escape(path: &mut String, byte: u8) {
+    path.push('%');
+    for half in [byte >> 4, byte & 15] {
+        path.push(char::from_digit(u32::from(half), 16).unwrap_or('0').to_ascii_uppercase());
+    }
 }
 
 fn check_segments(path: &str) -> Result<(), PathError> {
@@ -92,11 +144,8 @@ fn check_segments(path: &str) -> Result<(), PathError> {
         if segment.is_empty() && segments.peek().is_some() {
             return Err(PathError::EmptySegment);
         }
-        if matches!(segment.split(';').next(), Some("." | "..")) {
+        if matches!(segment.split("%3B").next(), Some("." | "..")) {
             return Err(PathError::DotSegment);
-        }
-        if segment.bytes().any(|byte| matches!(byte, b'\\' | 0..=b' ' | 0x7f..)) {
-            return Err(PathError::Character);
         }
     }
     Ok(())
@@ -113,7 +162,9 @@ mod tests {
 
     #[test]
     fn plain_paths_stay_as_they_are() {
-        for path in ["/", "/a", "/a/", "/a/b.c/.hidden/..x/x..", "/a;v=1/@b:c,d+e!$&'()*", "/a/...", "/%20%3B%2C"] {
+        for path in
+            ["/", "/a", "/a/", "/a/b.c/.hidden/..x/x..", "/a/@b:c,d+e!$&'()*=~", "/a/...", "/%20%3B%2B", "/100%25"]
+        {
             assert_eq!(canonical(path).unwrap(), path);
         }
     }
@@ -122,7 +173,13 @@ mod tests {
     fn escapes_get_their_one_form() {
         assert_eq!(canonical("/%61dmin/%7Eu%2d%5F").unwrap(), "/admin/~u-_");
         assert_eq!(canonical("/a%c3%bc%3b").unwrap(), "/a%C3%BC%3B");
-        assert_eq!(canonical("/%2541").unwrap(), "/%2541");
+        // What may stand plainly does, and nothing else: a rule for the one is a rule for the other.
+        assert_eq!(canonical("/%40me/%21%24%26%27%28%29%2A%2C%3D%3a").unwrap(), "/@me/!$&'()*,=:");
+        assert_eq!(canonical("/a|b\"{}[]^").unwrap(), "/a%7Cb%22%7B%7D%5B%5D%5E");
+        assert_eq!(canonical("/a%7cb").unwrap(), canonical("/a|b").unwrap());
+        assert_eq!(canonical("/50%25%20off").unwrap(), "/50%25%20off");
+        // But these two differ to somebody.
+        assert_eq!(canonical("/a+b%2b%3b").unwrap(), "/a+b%2B%3B");
     }
 
     #[test]
@@ -141,8 +198,22 @@ mod tests {
             ("/a/./b", DotSegment),
             ("/a/%2e%2E/b", DotSegment),
             ("/a/.%2e", DotSegment),
-            ("/a/..;x=1/b", DotSegment),
-            ("/a/.;/b", DotSegment),
+            ("/a/..;x=1/b", Character),
+            ("/a/.;/b", Character),
+            ("/a;v=1/b", Character),
+            ("/a;", Character),
+            ("/a/..%3Bx=1/b", DotSegment),
+            ("/a/%2e%3b/b", DotSegment),
+            ("/%252e%252e/a", EncodedTwice),
+            ("/a%252Fb", EncodedTwice),
+            ("/a%25%32%66b", EncodedTwice),
+            ("/a%2500", EncodedTwice),
+            ("/a%c0%afb", Encoding),
+            ("/a%c0%ae%c0%ae", Encoding),
+            ("/a%e0%80%af", Encoding),
+            ("/a%ff", Encoding),
+            ("/a%c3/%bc", Encoding),
+            ("/a%u002f", Encoding),
             ("/a%2fb", Character),
             ("/a%2Fb", Character),
             ("/a%5cb", Character),
@@ -169,7 +240,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_one_form_is_a_fixed_point(path in "/[a-z%0-9A-F./;~]{0,24}") {
+        fn the_one_form_is_a_fixed_point(path in "/([a-z0-9A-F./;~+@|]|%[0-9a-fA-F]{2}|%25|%){0,16}") {
             if let Ok(once) = canonical(&path) {
                 let twice = canonical(&once);
                 prop_assert_eq!(twice.as_deref(), Ok(once.as_ref()));

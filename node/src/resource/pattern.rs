@@ -69,9 +69,8 @@ impl PathPattern {
         match path::canonical(&literal) {
             Ok(canonical) if canonical == literal => {}
             Ok(_) => {
-                return Err(
-                    "write letters, digits, '-', '.', '_' and '~' plainly, and escapes in upper case".to_owned()
-                );
+                return Err("write letters, digits and -._~!$&'()*,=:@ plainly, and all else as escapes in upper case"
+                    .to_owned());
             }
             Err(error) => return Err(format!("no request can have this path: {error}")),
         }

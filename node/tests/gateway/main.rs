@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a test fails by panicking")]
 
+mod attacks;
 mod bad_clients;
 mod bank;
 mod bodies;
@@ -13,6 +14,7 @@ mod harness;
 mod isolated;
 mod keys;
 mod limits;
+mod paths;
 mod problems;
 mod revoked;
 mod tls;

@@ -88,10 +88,10 @@ async fn too_much_is_refused() {
         many = many.header(format!("x-{number}"), "1");
     }
     assert_eq!(ask(address, many.body(full("")).unwrap()).await.problem(), "431 headers-too-large");
-    // Far more than that is not read to its end.
+    // Far more than that is not read to its end, and answered all the same.
     let endless = format!("GET /open HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(300_000));
     let reply = raw(address, endless.as_bytes()).await;
-    assert!(reply.is_empty() || reply.starts_with("HTTP/1.1 431 "), "{reply}");
+    assert!(reply.starts_with("HTTP/1.1 431 ") && reply.contains("\"headers-too-large\""), "{reply}");
 }
 
 #[tokio::test]
@@ -124,16 +124,6 @@ async fn first_line(address: std::net::SocketAddr, bytes: &[u8]) -> String {
     let mut line = String::new();
     soon("a line", BufReader::new(stream).read_line(&mut line)).await.unwrap();
     line
-}
-
-#[tokio::test]
-async fn a_length_beside_chunks_is_not_believed() {
-    // The chunks count, and the connection ends with the request: what follows cannot be taken for another one.
-    let (cluster, _upstream) = cluster().await;
-    let text = "POST /open HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n";
-    let reply = raw(cluster.address(), text.as_bytes()).await;
-    assert_eq!(reply.matches("HTTP/1.1 ").count(), 1, "{reply}");
-    assert!(reply.contains("\"body_length\":0") && !reply.contains("[\"content-length\",\"4\"]"), "{reply}");
 }
 
 #[tokio::test]

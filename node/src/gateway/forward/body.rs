@@ -6,8 +6,9 @@ use crate::{
         exchange::Exchange,
         in_flight::{self, Tie},
         problem::{Problem, Refusal},
+        route,
     },
-    listen::{connection::Connection, stream::Stream},
+    listen::{connection::Connection, http1::Fault, stream::Stream},
 };
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
@@ -15,7 +16,7 @@ use hyper::body::Incoming;
 use std::{
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -27,6 +28,8 @@ use std::{
 pub(crate) struct Upload {
     bytes: AtomicU64,
     state: AtomicU8,
+    /// Why it broke off, if that was its form.
+    fault: OnceLock<Fault>,
 }
 
 /// States of an upload; it begins with 0, moving.
@@ -48,7 +51,10 @@ impl Upload {
     pub(crate) fn refusal(&self) -> Option<Refusal> {
         match self.state.load(Ordering::Relaxed) {
             TOO_LARGE => Some(Refusal::new(Problem::RequestTooLarge, "over-its-limit")),
-            BROKEN => Some(Refusal::new(Problem::BadRequest, "body-broke-off")),
+            BROKEN => Some(match self.fault.get() {
+                Some(fault) => route::malformed(*fault),
+                None => Refusal::new(Problem::BadRequest, "body-broke-off"),
+            }),
             _ => None,
         }
     }
@@ -118,6 +124,9 @@ impl HttpBody for UploadBody {
         let frame = match ready!(polled) {
             Some(Ok(frame)) => frame,
             Some(Err(_)) => {
+                if let Some(fault) = moving.client.0.fault() {
+                    let _ = moving.upload.fault.set(fault);
+                }
                 moving.upload.state.store(BROKEN, Ordering::Relaxed);
                 return Poll::Ready(Some(Err(BodyError::Client)));
             }
@@ -126,6 +135,11 @@ impl HttpBody for UploadBody {
                 return Poll::Ready(None);
             }
         };
+        // Trailers of a request stay behind: they come after everything that is judged by fields has been judged.
+        if frame.is_trailers() {
+            moving.upload.state.store(DONE, Ordering::Relaxed);
+            return Poll::Ready(None);
+        }
         if let Some(data) = frame.data_ref() {
             let length = data.len() as u64;
             match &moving.client {

@@ -46,7 +46,7 @@ pub(crate) fn for_upstream(headers: &mut HeaderMap, facts: Facts<'_>) {
     let takes_trailers = takes_trailers(headers);
     let mut unwanted = of_this_connection(headers);
     for name in headers.keys() {
-        if is_claimed(name, facts.is_trusted) {
+        if is_claimed(name, facts.is_trusted) || is_misleading(name) {
             unwanted.push(name.clone());
         }
     }
@@ -125,17 +125,54 @@ fn of_this_connection(headers: &HeaderMap) -> Names {
     }
     for value in headers.get_all(header::CONNECTION) {
         for token in value.as_bytes().split(|byte| *byte == b',') {
-            // What frames the message or says where it goes is not the client's to take away.
             if let Ok(name) = HeaderName::from_bytes(token.trim_ascii())
-                && name != header::HOST
-                && name != header::CONTENT_LENGTH
-                && name != header::AUTHORIZATION
+                && !is_kept(&name)
             {
                 names.push(name);
             }
         }
     }
     names
+}
+
+/// Whether `Connection` cannot take it away: what frames the message, says where it goes and who sends it, and what a
+/// trusted proxy says of its client, who may have written the `Connection` that the proxy passes on.
+fn is_kept(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "host" | "content-length" | "content-type" | "content-encoding" | "authorization" | "cookie" | "forwarded"
+    ) || (name.as_str().starts_with("x-") && is_claimed(name, false))
+}
+
+/// Whether a field would make an upstream see another request than the one that was judged: another method, another
+/// path, another length, a proxy of the attacker's (`Proxy` becomes `HTTP_PROXY` under CGI); or is written with
+/// underscores to be taken for one of ours. Nobody's is believed.
+fn is_misleading(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    match name.first() {
+        Some(b'x') => {
+            [
+                &b"x-http-method-override"[..],
+                b"x-http-method",
+                b"x-method-override",
+                b"x-original-url",
+                b"x-rewrite-url",
+                b"x-http-host-override",
+            ]
+            .iter()
+            .any(|misleading| same(name, misleading))
+                || (name.contains(&b'_')
+                    && (begins_with(name, b"x-forwarded-")
+                        || [&b"x-request-id"[..], b"x-api-key", b"x-real-ip", b"x-client-ip"]
+                            .iter()
+                            .any(|ours| same(name, ours))))
+        }
+        Some(b'p') => name == b"proxy" || begins_with(name, b"proxy-"),
+        Some(b'c') => same(name, b"content-length") && name.contains(&b'_'),
+        Some(b't') => name == b"trailer" || same(name, b"transfer-encoding"),
+        Some(b'k') => same(name, b"keep-alive"),
+        _ => false,
+    }
 }
 
 /// Whether a field claims something that only this gateway, or a trusted proxy before it, may say. Underscores count as
@@ -357,6 +394,62 @@ mod tests {
             lines.contains(&"te: trailers".to_owned()) && lines.contains(&"connection: te".to_owned()),
             "{lines:?}"
         );
+    }
+
+    #[test]
+    fn nobody_shows_the_upstream_another_request() {
+        let fields = [
+            ("x-http-method-override", "DELETE"),
+            ("x_http_method_override", "DELETE"),
+            ("x-http-method", "DELETE"),
+            ("x-method-override", "DELETE"),
+            ("x-method_override", "DELETE"),
+            ("x-original-url", "/admin"),
+            ("x-rewrite-url", "/admin"),
+            ("x-http-host-override", "admin"),
+            ("content_length", "3"),
+            ("transfer_encoding", "chunked"),
+            ("keep_alive", "1"),
+            ("proxy", "http://elsewhere"),
+            ("proxy_authorization", "secret"),
+            ("proxy-anything", "1"),
+            ("x_request_id", "mine"),
+            ("x_api_key", "k"),
+            ("x_forwarded_for", "10.0.0.1"),
+            ("x_real_ip", "10.0.0.1"),
+            ("trailer", "x-quorate-consumer"),
+        ];
+        for is_trusted in [false, true] {
+            assert_eq!(sent(&fields, is_trusted, CredentialPlace::Nowhere), ADDED);
+        }
+    }
+
+    #[test]
+    fn what_a_proxy_says_cannot_be_taken_away_by_its_client() {
+        let fields = [
+            (
+                "connection",
+                "x-forwarded-for, X-Forwarded-Proto, x-real-ip, forwarded, cookie, x-own, x-quorate-consumer",
+            ),
+            ("x-forwarded-for", "10.0.0.1"),
+            ("x-forwarded-proto", "gopher"),
+            ("x-real-ip", "10.0.0.1"),
+            ("forwarded", "for=10.0.0.1"),
+            ("cookie", "c"),
+            ("x-own", "1"),
+        ];
+        let lines = sent(&fields, true, CredentialPlace::Nowhere);
+        for line in [
+            "x-forwarded-for: 10.0.0.1, 192.0.2.9",
+            "x-forwarded-proto: gopher",
+            "x-real-ip: 10.0.0.1",
+            "forwarded: for=10.0.0.1",
+            "cookie: c",
+            "x-quorate-consumer: acme",
+        ] {
+            assert!(lines.contains(&line.to_owned()), "{line}: {lines:?}");
+        }
+        assert!(!lines.iter().any(|line| line.starts_with("x-own") || line.starts_with("connection")), "{lines:?}");
     }
 
     #[test]
