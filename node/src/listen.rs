@@ -6,6 +6,7 @@
 pub(crate) mod connection;
 pub(crate) mod door;
 pub(crate) mod http1;
+mod http2;
 mod serving;
 pub(crate) mod stream;
 pub(crate) mod tls;

@@ -32,6 +32,18 @@ const READ_AHEAD_BYTES_MIN: usize = 64 * 1024;
 /// HTTP/2 has no idle exchange of bytes to tell a dead peer by.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// Streams that the client reset before the gateway looked at them; one more ends the connection (CVE-2023-44487). Those
+/// that it had looked at come out of the budget of `http2`.
+const RESETS_PENDING_MAX: usize = 20;
+/// Streams of a connection that the gateway had to reset because of what the client did with them.
+const RESETS_OWN_MAX: usize = 128;
+/// What a client may send of one body, and of all bodies of a connection, before the gateway has passed it on.
+const STREAM_WINDOW_BYTES: u32 = 512 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// What waits to be sent on one stream.
+const SEND_BYTES_MAX: usize = 128 * 1024;
+/// The table that header fields are compressed with.
+const HEADER_TABLE_BYTES: u32 = 4096;
 /// Header fields that hyper reads without asking for memory.
 const FIELDS_INLINE: usize = 100;
 /// How long saying goodbye to a connection that rested may take.
@@ -138,6 +150,13 @@ fn http2_builder(caps: &Caps, connection: Arc<Connection>) -> http2::Builder<Str
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .max_concurrent_streams(caps.streams_max)
+        .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+        .max_local_error_reset_streams(RESETS_OWN_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_send_buf_size(SEND_BYTES_MAX)
+        .header_table_size(HEADER_TABLE_BYTES)
+        // Twice, so that what is a little too much is answered in words.
         .max_header_list_size(u32::try_from(caps.header_bytes_max * 2).unwrap_or(u32::MAX));
     builder
 }

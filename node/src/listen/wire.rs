@@ -1,15 +1,18 @@
 //! The bytes of a connection on their way to the parser and back: counted, so that the connection learns whether
 //! anything moves, and judged, so that the parser sees only what can be read in one way. How they are judged is decided
-//! in `http1`.
+//! in `http1`; what HTTP/2 may cost us in `http2`.
 //!
 //! A head that is not good never reaches the parser. In its place comes a small one that is, with its request line as far
 //! as that was good, and the connection knows that it stands for a refusal: so a bad head is answered, logged and counted
 //! like every other refusal. Nothing behind it is looked at.
 
 use super::{
+    PREFACE,
     connection::{Connection, Protocol},
     http1::{Bounds, Messages, Place, Wrong},
+    http2::{Flood, Frames},
 };
+use metrics::counter;
 use std::{
     io::{self, IoSlice},
     pin::Pin,
@@ -33,8 +36,7 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(super) struct Wire<S> {
     stream: S,
     connection: Arc<Connection>,
-    /// None where nothing is judged here: HTTP/2.
-    messages: Option<Messages>,
+    judge: Judge,
     /// What has come and has not been passed on: whatever may be, and then the beginning of a head.
     held: Vec<u8>,
     /// So many bytes of it may be passed on.
@@ -44,6 +46,12 @@ pub(super) struct Wire<S> {
     linger: Option<Pin<Box<Sleep>>>,
 }
 
+/// Who looks at what comes.
+enum Judge {
+    Http1(Messages),
+    Http2(Frames),
+}
+
 /// How it ended with what the client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -51,6 +59,8 @@ enum End {
     Refused,
     /// A body broke off: the parser finds the end of the stream there.
     Broken,
+    /// There was too much of what asks for nothing: the connection fails.
+    Flooded,
 }
 
 impl<S> Wire<S> {
@@ -58,9 +68,12 @@ impl<S> Wire<S> {
     pub(super) fn new(stream: S, prefix: Vec<u8>, protocol: Protocol, connection: Arc<Connection>) -> Self {
         let caps = &connection.worker.shared.settings.caps;
         let bounds = Bounds { head_bytes_max: caps.header_bytes_max, fields_max: caps.header_count_max };
-        let messages = (protocol == Protocol::Http1).then(|| Messages::new(bounds));
+        let judge = match protocol {
+            Protocol::Http1 => Judge::Http1(Messages::new(bounds)),
+            Protocol::Http2 => Judge::Http2(Frames::new(PREFACE.len())),
+        };
         let mut wire =
-            Self { stream, connection, messages, held: prefix, passable: 0, end: None, discarded: 0, linger: None };
+            Self { stream, connection, judge, held: prefix, passable: 0, end: None, discarded: 0, linger: None };
         wire.judge_held();
         wire
     }
@@ -72,9 +85,12 @@ impl<S> Wire<S> {
         self.passable += bytes.len();
     }
 
-    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+    fn wrote(&mut self, result: &Poll<io::Result<usize>>) {
         match result {
-            Poll::Ready(_) => {
+            Poll::Ready(result) => {
+                if let (Judge::Http2(frames), Ok(count)) = (&mut self.judge, result) {
+                    frames.sent(*count);
+                }
                 self.connection.write_waits(false);
                 self.connection.moved(false);
             }
@@ -84,9 +100,13 @@ impl<S> Wire<S> {
 
     /// Looks at what is held.
     fn judge_held(&mut self) {
-        let Some(messages) = &mut self.messages else {
-            self.passable = self.held.len();
-            return;
+        let messages = match &mut self.judge {
+            Judge::Http1(messages) => messages,
+            Judge::Http2(frames) => {
+                self.passable = self.held.len();
+                let counted = frames.count(&self.held, || self.connection.worker.shared.clock.boot_us());
+                return self.flooded(counted);
+            }
         };
         let scanned = messages.scan(&self.held);
         self.passable = scanned.passed;
@@ -99,8 +119,14 @@ impl<S> Wire<S> {
     /// Looks at what came into the reader's own room, where most of it may stay: only the beginning of a head is taken
     /// back out.
     fn judge(&mut self, buf: &mut ReadBuf<'_>, before: usize) {
-        let Some(messages) = &mut self.messages else { return };
         let come = buf.filled().get(before..).unwrap_or_default();
+        let messages = match &mut self.judge {
+            Judge::Http1(messages) => messages,
+            Judge::Http2(frames) => {
+                let counted = frames.count(come, || self.connection.worker.shared.clock.boot_us());
+                return self.flooded(counted);
+            }
+        };
         let scanned = messages.scan(come);
         if scanned.passed == come.len() && scanned.wrong.is_none() {
             return;
@@ -110,6 +136,13 @@ impl<S> Wire<S> {
         match scanned.wrong {
             Some(wrong) => self.refuse(wrong, &behind),
             None => self.held = behind,
+        }
+    }
+
+    fn flooded(&mut self, counted: Result<(), Flood>) {
+        if counted.is_err() {
+            counter!("quorate_http2_floods_total").increment(1);
+            self.end = Some(End::Flooded);
         }
     }
 
@@ -184,6 +217,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
                     return Poll::Pending;
                 }
                 Some(End::Broken) => return Poll::Ready(Ok(())),
+                Some(End::Flooded) => {
+                    return Poll::Ready(Err(io::Error::other("too many frames that ask for nothing")));
+                }
                 None => {}
             }
             if !this.held.is_empty() {
@@ -199,7 +235,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Wire<S> {
             }
             this.connection.moved(true);
             this.judge(buf, before);
-            if buf.filled().len() > before {
+            if buf.filled().len() > before && this.end != Some(End::Flooded) {
                 return Poll::Ready(Ok(()));
             }
         }
@@ -237,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     /// A connection that is refused lingers, until its client has had time to take the answer.
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.end.is_none() {
+        if !matches!(this.end, Some(End::Refused | End::Broken)) {
             return Pin::new(&mut this.stream).poll_shutdown(cx);
         }
         let linger = match &mut this.linger {

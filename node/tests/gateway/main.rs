@@ -9,6 +9,7 @@ mod bank;
 mod bodies;
 mod connections;
 mod explained;
+mod floods;
 mod forwarding;
 mod harness;
 mod isolated;
