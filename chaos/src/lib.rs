@@ -7,3 +7,4 @@ pub mod history;
 pub mod invariant;
 pub mod run;
 pub mod sim;
+pub mod soak;

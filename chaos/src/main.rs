@@ -1,5 +1,5 @@
 //! `cargo run -p chaos -- run --seed S`: breaks a cluster of real processes on purpose. `… -- sim --seeds N`: the same with the
-//! pure core alone, in simulation.
+//! pure core alone, in simulation. `… -- soak --minutes M`: nothing is broken, for long.
 #![allow(clippy::print_stdout, reason = "a command line tool")]
 
 use anyhow::{Context as _, bail};
@@ -8,6 +8,7 @@ use chaos::{
     invariant::{self, Verdict},
     run::{self, Options},
     sim::{self, Mutation, Outcome, Scenario, Steady},
+    soak,
 };
 use clap::{Args, Parser, Subcommand};
 use machine::limit::Rate;
@@ -47,6 +48,9 @@ enum What {
     Run(Box<RunOptions>),
     /// Prints what limits cost and lose under a steady load of three nodes, in the simulation.
     Figures,
+    /// Three nodes under many clients, keys and buckets, with bad clients among them, for long: what must stay flat is judged by
+    /// comparing the last third with the first. Exit codes as of `run`.
+    Soak(SoakOptions),
     /// Judges the history of a run on real processes by every invariant.
     Check {
         /// The run's folder.
@@ -55,6 +59,56 @@ enum What {
         #[arg(long)]
         only: Option<String>,
     },
+}
+
+#[derive(Args)]
+struct SoakOptions {
+    /// What bad clients do, and when each client asks.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How long samples are taken, after everything is warm.
+    #[arg(long, default_value_t = 60, conflicts_with = "seconds")]
+    minutes: u64,
+    /// The same in seconds.
+    #[arg(long)]
+    seconds: Option<u64>,
+    /// Clients, each with a connection that it keeps.
+    #[arg(long, default_value_t = 10_000)]
+    connections: usize,
+    /// Keys that the cluster knows.
+    #[arg(long, default_value_t = 100_000)]
+    keys: usize,
+    /// Of these, how many are used; each has a bucket of a global limit.
+    #[arg(long, default_value_t = 10_000)]
+    buckets: usize,
+    /// Requests in a second, of all clients together.
+    #[arg(long, default_value_t = 1_000)]
+    rate: u64,
+    /// Bad clients at a time; there are eight kinds.
+    #[arg(long, default_value_t = 64)]
+    bad: usize,
+    /// A snapshot after so many log entries, so that a short run cuts its log as well. [default: 0, the product's own measure]
+    #[arg(long, default_value_t = 0)]
+    snapshot_entries: u64,
+    /// Where the samples go, as JSON lines.
+    #[arg(long)]
+    samples: Option<PathBuf>,
+}
+
+impl SoakOptions {
+    fn options(self) -> soak::Options {
+        soak::Options {
+            seed: self.seed,
+            length: Duration::from_secs(self.seconds.unwrap_or(self.minutes.saturating_mul(60))),
+            connections: self.connections,
+            keys: self.keys,
+            buckets: self.buckets,
+            rate: self.rate,
+            bad: self.bad,
+            snapshot_entries: self.snapshot_entries,
+            samples: self.samples,
+        }
+    }
 }
 
 #[derive(Args)]
@@ -154,6 +208,9 @@ fn main() -> anyhow::Result<ExitCode> {
         What::Figures => measure()?,
         What::Check { folder, only } => check(&folder, only.as_deref())?,
         What::Run(options) => return Ok(on_processes(*options)),
+        What::Soak(options) => {
+            return Ok(ExitCode::from(soak::verdict::print(&soak::run(&options.options())?).code()));
+        }
         What::Sim { seeds, first, mutation, scenario } => {
             let found = Scenario::ALL.into_iter().find(|known| known.as_str() == scenario);
             simulate(found.with_context(|| format!("no scenario {scenario:?}"))?, first, seeds, mutation.as_deref())?;

@@ -177,6 +177,7 @@ const ELECTION_US: u64 = 600_000;
 
 /// A node that ends although no fault ended it is a finding of its own.
 fn watch(cluster: &mut Cluster, broken: &mut Vec<String>) {
+    broken.append(&mut cluster.broken);
     for (node, expected, how) in cluster.ended() {
         if !expected {
             say(&format!("node {node} has ended by itself"));

@@ -17,6 +17,9 @@ fn options(seed: u64, seconds: u64, faults: &[&str]) -> Options {
     }
 }
 
+/// All but disks: a node that moves to one and back takes longer than such a short run has.
+const KINDS: [&str; 10] = ["kill", "pause", "cut", "loss", "slow", "calendar", "clock", "leader", "member", "snapshot"];
+
 /// Nothing follows from a run in which a fault did not take hold: a busy machine gets a second one.
 fn green(options: &Options) -> Conclusion {
     match run(options).expect("the cluster starts") {
@@ -27,7 +30,7 @@ fn green(options: &Options) -> Conclusion {
 
 #[test]
 fn a_cluster_keeps_its_promises_while_it_is_broken() {
-    assert_eq!(green(&options(4, 45, &[])), Conclusion::Green);
+    assert_eq!(green(&options(4, 45, &KINDS)), Conclusion::Green);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a test makes this node get wrong, by a file that it changes while the node runs. Only `quorate run --unsafe-test-faults
 //! FILE` reads one: nothing in the settings or the environment leads here.
 //!
-//! This is the file and the thread that reads it. The clocks that get things wrong are in `clock`.
+//! This is the file and the thread that reads it. The clocks that get things wrong are in `clock`, the syncs in storage.
 
 use crate::clock::{SystemClock, Wrong};
 use serde::Deserialize;
@@ -27,6 +27,10 @@ pub struct Faults {
     /// How much faster its clock for durations runs, in millionths. The guarantees assume that any two machines of a
     /// cluster are within 1 % of each other.
     pub boot_rate_ppm: i64,
+    /// What every sync of the log, of snapshots and checkpoints takes longer.
+    pub sync_delay_ms: u64,
+    /// Those syncs fail.
+    pub sync_fails: bool,
     /// A snapshot after so many log entries, and a log that is cut right behind it. Read at the start alone.
     pub snapshot_entries: Option<u64>,
     /// Every so many log entries the state is set aside: `/debug/state` on the ops listener says its digest. Read at the
@@ -81,6 +85,7 @@ pub fn at_start() -> Option<Faults> {
 
 fn take(faults: Faults) {
     SystemClock::go_wrong(Wrong { utc_offset_ms: faults.utc_offset_ms, boot_rate_ppm: faults.boot_rate_ppm });
+    storage::fs::go_wrong(storage::fs::Wrong { sync_delay_ms: faults.sync_delay_ms, sync_fails: faults.sync_fails });
 }
 
 fn read(file: &Path) -> Result<Faults, String> {
@@ -108,12 +113,8 @@ mod tests {
             read(&file)
         };
         assert_eq!(read_this(""), Ok(Faults::default()));
-        let both =
-            Faults { utc_offset_ms: -5_000, boot_rate_ppm: 4_000, snapshot_entries: Some(400), digest_entries: 64 };
-        assert_eq!(
-            read_this("utc_offset_ms = -5000\nboot_rate_ppm = 4000\nsnapshot_entries = 400\ndigest_entries = 64"),
-            Ok(both)
-        );
+        let both = Faults { utc_offset_ms: -5_000, snapshot_entries: Some(400), sync_delay_ms: 9, ..Faults::default() };
+        assert_eq!(read_this("utc_offset_ms = -5000\nsync_delay_ms = 9\nsnapshot_entries = 400"), Ok(both));
         assert!(read_this("utc_offset = 1").is_err());
         assert!(read_this(&"#".repeat(5_000)).is_err());
     }

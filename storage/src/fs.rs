@@ -9,9 +9,12 @@ use std::path::Path;
 
 mod real;
 mod simulated;
+mod wrong;
 
 pub use real::Real;
 pub use simulated::{Loss, Simulated};
+pub(crate) use wrong::before_sync;
+pub use wrong::{Wrong, go_wrong};
 
 /// A file system. Names are durable only after [`Fs::sync_dir`], contents only after [`File::sync`].
 pub trait Fs: Debug + Send + Sync + 'static {

@@ -50,6 +50,8 @@ pub struct Cluster {
     pub operator: Operator,
     /// How many nodes there were at the start.
     pub size: usize,
+    /// What faults have seen that must not be.
+    pub broken: Vec<String>,
     folder: PathBuf,
     quorate: PathBuf,
     joined: u64,
@@ -78,6 +80,10 @@ pub struct Node {
     pub utc_ahead_ms: i64,
     /// How much faster its clock for durations is to run, in millionths.
     pub boot_rate_ppm: i64,
+    /// What every sync of it takes longer.
+    pub sync_delay_ms: u64,
+    /// Whether its syncs fail.
+    pub sync_fails: bool,
     address: [String; 3],
 }
 
@@ -151,6 +157,7 @@ impl Cluster {
             recorder,
             operator: Operator::new(Path::new(""), &[]),
             size: wanted.nodes,
+            broken: Vec::new(),
             folder: wanted.folder.to_owned(),
             quorate: wanted.quorate.to_owned(),
             joined: 0,
@@ -191,6 +198,7 @@ impl Cluster {
         fs::write(folder.join(FAULTS), ALWAYS)?;
         (node.name, node.folder, node.removed, node.may_end) = (name, folder, false, false);
         (node.utc_ahead_ms, node.boot_rate_ppm) = (0, 0);
+        (node.sync_delay_ms, node.sync_fails) = (0, false);
         Ok(())
     }
 
@@ -367,7 +375,10 @@ impl Cluster {
         let file = node.folder.join(FAULTS);
         // Renamed into place: a node never reads half of it.
         let beside = file.with_extension("new");
-        let lines = format!("{ALWAYS}utc_offset_ms = {}\nboot_rate_ppm = {}\n", node.utc_ahead_ms, node.boot_rate_ppm);
+        let lines = format!(
+            "{ALWAYS}utc_offset_ms = {}\nboot_rate_ppm = {}\nsync_delay_ms = {}\nsync_fails = {}\n",
+            node.utc_ahead_ms, node.boot_rate_ppm, node.sync_delay_ms, node.sync_fails
+        );
         fs::write(&beside, lines)?;
         Ok(fs::rename(beside, file)?)
     }
@@ -477,6 +488,8 @@ impl Node {
             removed: false,
             utc_ahead_ms: 0,
             boot_rate_ppm: 0,
+            sync_delay_ms: 0,
+            sync_fails: false,
             address,
         }
     }

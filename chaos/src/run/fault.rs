@@ -3,6 +3,7 @@
 
 mod clock;
 mod cut;
+mod disk;
 mod kill;
 mod loss;
 mod member;
@@ -94,6 +95,13 @@ pub const ALL: &[Kind] = &[
     Kind { name: "member-remove", make: member::remove },
     Kind { name: "member-replace", make: member::replace },
     Kind { name: "snapshot", make: snapshot::backup },
+    Kind { name: "disk-full", make: disk::full::any },
+    Kind { name: "disk-read-only", make: disk::read_only::any },
+    Kind { name: "disk-slow-sync", make: disk::sync::slow },
+    Kind { name: "disk-failing-sync", make: disk::sync::fails },
+    Kind { name: "disk-flipped", make: disk::damage::flipped },
+    Kind { name: "disk-torn", make: disk::damage::torn },
+    Kind { name: "power-loss", make: disk::power::any },
 ];
 
 impl Took {

@@ -12,6 +12,7 @@ use sled::Batch;
 
 use super::records::{self, Records, Stamp, Total};
 use crate::Error;
+use crate::fs::before_sync;
 
 /// sled's page cache. The state itself is in memory anyway; this serves the scan at start and the lookups of a commit.
 const CACHE_BYTES: u64 = 64 << 20;
@@ -242,7 +243,7 @@ fn wait_for_lock(dir: &Path) -> Result<(), Error> {
 fn sync_all(dir: &Path) -> Result<(), Error> {
     for place in [dir.to_owned(), dir.join("blobs")] {
         for file in files(&place)? {
-            let synced = File::open(&file).and_then(|open| open.sync_data());
+            let synced = before_sync().and_then(|()| File::open(&file)).and_then(|open| open.sync_data());
             match synced {
                 // sled removes files of its own in the background.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -250,7 +251,10 @@ fn sync_all(dir: &Path) -> Result<(), Error> {
             }
         }
         if place.exists() {
-            File::open(&place).and_then(|open| open.sync_all()).map_err(|error| Error::io(&place, "sync", error))?;
+            before_sync()
+                .and_then(|()| File::open(&place))
+                .and_then(|open| open.sync_all())
+                .map_err(|error| Error::io(&place, "sync", error))?;
         }
     }
     Ok(())

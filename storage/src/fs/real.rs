@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::Path;
 
-use super::{File, Fs};
+use super::{File, Fs, before_sync};
 
 /// The real file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -56,6 +56,7 @@ impl Fs for Real {
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        before_sync()?;
         std::fs::File::open(dir)?.sync_all()
     }
 }
@@ -82,6 +83,7 @@ impl File for RealFile {
     }
 
     fn sync(&self) -> io::Result<()> {
+        before_sync()?;
         self.0.sync_data()
     }
 
@@ -95,6 +97,7 @@ impl File for RealFile {
 
     fn cut(&self, len: u64) -> io::Result<()> {
         self.0.set_len(len)?;
+        before_sync()?;
         self.0.sync_all()
     }
 
