@@ -202,7 +202,7 @@ async fn every_known_attack_has_its_answer() {
         ("obs-fold", format!("{get}X: 1\r\n folded\r\n\r\n"), 400, "bad-request", "folded-line"),
         (
             "a first line that is folded",
-            format!("GET /a HTTP/1.1\r\n Host: a\r\n\r\n"),
+            "GET /a HTTP/1.1\r\n Host: a\r\n\r\n".to_owned(),
             400,
             "bad-request",
             "folded-line",

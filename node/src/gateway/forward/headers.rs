@@ -41,43 +41,74 @@ pub(crate) struct Facts<'a> {
 
 type Names = SmallVec<[HeaderName; 8]>;
 
+/// What one look at the fields of a message found: nearly always nothing, and then nothing is searched for again.
+#[derive(Default)]
+struct Look {
+    /// What does not go on.
+    unwanted: Names,
+    has_connection: bool,
+    takes_trailers: bool,
+    has_expect: bool,
+    /// What a trusted proxy may say, of whom the request comes from.
+    has_forwarded: bool,
+    has_tracestate: bool,
+}
+
+impl Look {
+    fn at(headers: &HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) -> Self {
+        let mut look = Self::default();
+        for name in headers.keys() {
+            match *name {
+                header::CONNECTION => look.has_connection = true,
+                header::TE => look.takes_trailers = takes_trailers(headers),
+                header::EXPECT => look.has_expect = true,
+                _ => {}
+            }
+            look.has_forwarded |= name.as_str().starts_with("x-forwarded-");
+            look.has_tracestate |= *name == TRACESTATE;
+            if is_of_connection(name) || is_unwanted(name) {
+                look.unwanted.push(name.clone());
+            }
+        }
+        if look.has_connection {
+            look.unwanted.extend(named_by_connection(headers));
+        }
+        look
+    }
+}
+
 /// Makes the header of a request what the upstream may see.
 pub(crate) fn for_upstream(headers: &mut HeaderMap, facts: Facts<'_>) {
-    let takes_trailers = takes_trailers(headers);
-    let mut unwanted = of_this_connection(headers);
-    for name in headers.keys() {
-        if is_claimed(name, facts.is_trusted) || is_misleading(name) {
-            unwanted.push(name.clone());
-        }
-    }
-    remove(headers, &unwanted);
+    let look = Look::at(headers, |name| is_claimed(name, facts.is_trusted) || is_misleading(name));
+    remove(headers, &look.unwanted);
     match facts.credential {
         CredentialPlace::ApiKey => drop(headers.remove(API_KEY)),
         CredentialPlace::Authorization => drop(headers.remove(header::AUTHORIZATION)),
         CredentialPlace::Nowhere => {}
     }
-    // It was for this gateway, which has decided to take the body.
-    headers.remove(header::EXPECT);
-    if takes_trailers {
+    if look.has_expect {
+        // It was for this gateway, which has decided to take the body.
+        headers.remove(header::EXPECT);
+    }
+    if look.takes_trailers {
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
         headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
 
-    let forwarded_for = match headers.get(FORWARDED_FOR) {
-        Some(_) => appended(headers, facts.peer),
-        None => facts.peer.clone(),
-    };
+    let is_given = |headers: &HeaderMap, name: HeaderName| look.has_forwarded && headers.contains_key(name);
+    let forwarded_for =
+        if is_given(headers, FORWARDED_FOR) { appended(headers, facts.peer) } else { facts.peer.clone() };
     headers.insert(FORWARDED_FOR, forwarded_for);
-    if !headers.contains_key(FORWARDED_PROTO) {
+    if !is_given(headers, FORWARDED_PROTO) {
         headers.insert(FORWARDED_PROTO, HeaderValue::from_static(facts.scheme));
     }
-    if !headers.contains_key(FORWARDED_HOST) {
+    if !is_given(headers, FORWARDED_HOST) {
         headers.insert(FORWARDED_HOST, facts.host.clone());
     }
     headers.insert(header::HOST, facts.host.clone());
     headers.insert(REQUEST_ID, facts.request_id.clone());
     headers.insert(TRACEPARENT, facts.trace.parent);
-    if !facts.trace.continues {
+    if look.has_tracestate && !facts.trace.continues {
         headers.remove(TRACESTATE);
     }
     if let Some(consumer) = facts.consumer.and_then(|name| HeaderValue::from_str(name).ok()) {
@@ -87,9 +118,8 @@ pub(crate) fn for_upstream(headers: &mut HeaderMap, facts: Facts<'_>) {
 
 /// Makes the header of a response what the client may see.
 pub(crate) fn for_client(headers: &mut HeaderMap, request_id: &HeaderValue, node: Option<&HeaderValue>) {
-    let mut unwanted = of_this_connection(headers);
-    unwanted.extend(headers.keys().filter(|name| name.as_str().starts_with("x-quorate-")).cloned());
-    remove(headers, &unwanted);
+    let look = Look::at(headers, |name| name.as_str().starts_with("x-quorate-"));
+    remove(headers, &look.unwanted);
     headers.insert(REQUEST_ID, request_id.clone());
     if let Some(node) = node {
         headers.insert(NODE, node.clone());
@@ -103,26 +133,25 @@ fn takes_trailers(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Fields that belong to one connection, and those that `Connection` names.
-fn of_this_connection(headers: &HeaderMap) -> Names {
+/// Whether a field belongs to one connection.
+fn is_of_connection(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            | "http2-settings"
+    )
+}
+
+/// Fields that `Connection` names.
+fn named_by_connection(headers: &HeaderMap) -> Names {
     let mut names = Names::new();
-    for name in headers.keys() {
-        let is_own = matches!(
-            name.as_str(),
-            "connection"
-                | "keep-alive"
-                | "proxy-connection"
-                | "proxy-authenticate"
-                | "proxy-authorization"
-                | "te"
-                | "transfer-encoding"
-                | "upgrade"
-                | "http2-settings"
-        );
-        if is_own {
-            names.push(name.clone());
-        }
-    }
     for value in headers.get_all(header::CONNECTION) {
         for token in value.as_bytes().split(|byte| *byte == b',') {
             if let Ok(name) = HeaderName::from_bytes(token.trim_ascii())
