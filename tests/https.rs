@@ -2,19 +2,14 @@
 
 use rcgen::{CertificateParams, KeyPair, date_time_ymd};
 use rustix::process::Signal;
-use std::{
-    fs,
-    path::Path,
-    time::{Duration, SystemTime},
-};
-use tests::{Client, Cluster, Upstream, client::get, eventually, free_port::free_port};
+use std::{fs, path::Path, time::Duration};
+use tests::{Client, Cluster, Upstream, admin::now_ms, client::get, eventually, free_port::free_port};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Writes a certificate of `localhost` that signs itself, and its key; says when it ends, in seconds since 1970.
 fn write(folder: &Path, days: u32) -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
-    let end = Duration::from_secs(since.as_secs()) + DAY * days;
+    let end = Duration::from_secs(now_ms() / 1000) + DAY * days;
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.not_after = date_time_ymd(1970, 1, 1) + end;
     let key = KeyPair::generate().unwrap();
