@@ -26,11 +26,11 @@ fn a_short_soak() {
     assert_eq!(verdicts.len(), 10, "{verdicts:#?}");
     for Verdict { name, judged, why } in &verdicts {
         match *name {
-            "memory" | "files" | "log on disk" | "state on disk" | "snapshots" => {
+            "memory" | "files" | "log on disk" | "state on disk" => {
                 assert_eq!(*judged, Judged::Held, "{name}: {why}");
             }
-            // In so short a time not each kind comes to its end.
-            "bad clients" => assert_ne!(*judged, Judged::Violated, "{why}"),
+            // In so short a time not each kind comes to its end, and on a busy machine there may be no snapshot.
+            "bad clients" | "snapshots" => assert_ne!(*judged, Judged::Violated, "{why}"),
             _ => {}
         }
     }
