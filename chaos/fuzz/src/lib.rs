@@ -11,11 +11,14 @@
 pub mod admin_message;
 pub mod base;
 pub mod checkpoint;
+pub mod http_messages;
 pub mod log_record;
 pub mod log_segments;
 pub mod mutate;
 pub mod peer_message;
 pub mod pieces;
+pub mod request_head;
+pub mod request_path;
 pub mod resource_file;
 pub mod snapshot_file;
 pub mod snapshot_records;
@@ -32,7 +35,7 @@ pub struct Target {
 }
 
 /// All targets.
-pub const ALL: [Target; 8] = [
+pub const ALL: [Target; 11] = [
     Target { name: "log_record", run: log_record::run, words: &["root", "acme", "orders"] },
     Target { name: "snapshot_records", run: snapshot_records::run, words: &["root", "acme", "orders"] },
     Target { name: "snapshot_file", run: snapshot_file::run, words: &[] },
@@ -45,4 +48,7 @@ pub const ALL: [Target; 8] = [
         words: &["acme", "orders", "burst", "route", "consumer", "GET", "http://"],
     },
     Target { name: "resource_file", run: resource_file::run, words: resource_file::WORDS },
+    Target { name: "http_messages", run: http_messages::run, words: http_messages::WORDS },
+    Target { name: "request_path", run: request_path::run, words: request_path::WORDS },
+    Target { name: "request_head", run: request_head::run, words: request_head::WORDS },
 ];

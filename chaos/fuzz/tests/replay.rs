@@ -119,4 +119,7 @@ targets! {
     peer_message
     admin_message
     resource_file
+    http_messages
+    request_path
+    request_head
 }
