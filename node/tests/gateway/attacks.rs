@@ -79,8 +79,11 @@ impl Scene {
             let of = |field: &str| line[field].as_str().unwrap_or_default().to_owned();
             if line["decision"] == "allowed" {
                 allowed.insert(of("request_id"), (of("method"), of("path")));
-            } else {
-                *refused.entry(of("reason")).or_default() += 1;
+            }
+            // What is wrong with a body can be found before it is sent on, or after that has begun.
+            let reason = of("reason");
+            if !reason.is_empty() {
+                *refused.entry(reason).or_default() += 1;
             }
         }
         let seen = self.seen.lock().unwrap().clone();
