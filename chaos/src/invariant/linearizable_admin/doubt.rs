@@ -50,7 +50,7 @@ pub(super) fn settle(operations: &mut [Timed<'_>]) {
 }
 
 /// Drops writes in doubt whose value nobody ever saw, if no answer needs another revision than those that are known: an
-/// order with such a write is an order without it.
+/// order with such a write is an order without it. A `Put` stays where it may have made what a later change found there.
 pub(super) fn forget(operations: &mut Vec<Timed<'_>>) {
     let known: BTreeSet<u64> = operations.iter().filter_map(revision_of).collect();
     let is_explained = |operation: &Timed<'_>| match (operation.answer, operation.deed) {
@@ -70,8 +70,21 @@ pub(super) fn forget(operations: &mut Vec<Timed<'_>>) {
             _ => None,
         })
         .collect();
+    let was_absent = operations.iter().any(|operation| match operation.deed {
+        Deed::Read => operation.answer == Answer::Found(None),
+        Deed::Create { .. } | Deed::Delete { .. } => true,
+        Deed::Put { .. } | Deed::Change { .. } => false,
+    });
+    let was_there = operations.iter().any(|operation| {
+        matches!((operation.deed, operation.answer), (Deed::Change { .. } | Deed::Delete { .. }, Answer::Done(_)))
+    });
+    let may_have_made = was_absent && was_there;
     operations.retain(|operation| {
-        let replaces = matches!(operation.deed, Deed::Put { .. } | Deed::Change { .. });
+        let replaces = match operation.deed {
+            Deed::Put { .. } => !may_have_made,
+            Deed::Change { .. } => true,
+            _ => false,
+        };
         let in_doubt = operation.answer == Answer::Unknown && replaces;
         !in_doubt || operation.deed.value().is_some_and(|value| seen.contains(value))
     });

@@ -262,6 +262,27 @@ fn by_hand(operations: &[Timed<'_>], placed: &mut Vec<usize>, object: Object<'_>
     })
 }
 
+/// Found by the property below: the put in doubt made what the change found.
+#[test]
+fn a_write_in_doubt_that_made_the_object_is_not_forgotten() {
+    let of = |began, deed, expected, value, answer, revision| Row {
+        began,
+        length: 0,
+        deed,
+        value,
+        expected,
+        answer,
+        revision,
+    };
+    let rows = [of(0, 0, 0, 0, 0, 1), of(0, 2, 0, 0, 4, 1), of(6, 3, 0, 2, 0, 2)];
+    let versions: Vec<Version> =
+        (1..5).flat_map(|revision| VALUES.map(|value| Version { revision, value: value.to_owned() })).collect();
+    let mut operations: Vec<Timed<'_>> = rows.iter().map(|row| operation(row, &versions)).collect();
+    assert_eq!(search(&operations, STEPS_MAX), Found::Order);
+    doubt::forget(&mut operations);
+    assert_eq!(search(&operations, STEPS_MAX), Found::Order);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1_500, ..ProptestConfig::default() })]
     #[test]
