@@ -1,5 +1,6 @@
 //! Nodes that stop in good order while they are used: no request is lost. Lost is whatever was written and not answered, also on a
 //! connection that was only just made; a client may go elsewhere after `connection: close`, a GOAWAY, or a refused connection.
+//! A stream that a GOAWAY says was not taken up is the client's to repeat (RFC 9113, 6.8), if that is true.
 
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http2;
@@ -39,6 +40,10 @@ struct Tally {
     /// Answers that said that they are the last ones.
     announced: AtomicU64,
     lost: Mutex<Vec<String>>,
+    /// Targets of which the node said that it did not take them up.
+    not_taken_up: Mutex<Vec<String>>,
+    /// Requests over HTTP/2: each has a path of its own.
+    asked: AtomicU64,
     /// From now on the node may be gone.
     may_end: AtomicBool,
 }
@@ -46,6 +51,18 @@ struct Tally {
 impl Tally {
     fn lost(&self, what: String) {
         self.lost.lock().unwrap().push(what);
+    }
+
+    /// A request over HTTP/2 that was sent. A GOAWAY ends a stream in the client only where its number says that the node did not
+    /// take the stream up: the last of its two can cross a request that the client writes behind its answer to the ping between.
+    fn not_answered(&self, target: String, error: &hyper::Error) {
+        let reason = std::error::Error::source(error).and_then(|source| source.downcast_ref::<h2::Error>());
+        match reason {
+            Some(error) if error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR) => {
+                self.not_taken_up.lock().unwrap().push(target);
+            }
+            _ => self.lost(format!("HTTP/2 {target}: {error:?}")),
+        }
     }
 
     /// What a client does that cannot connect: whether it is done.
@@ -175,15 +192,16 @@ fn two(address: &str, tally: &Arc<Tally>, target: &'static str) {
 }
 
 /// Asks one after the other until the connection takes no more.
-async fn stream_of(mut sender: http2::SendRequest<Full<bytes::Bytes>>, tally: Arc<Tally>, target: &str) {
+async fn stream_of(mut sender: http2::SendRequest<Full<bytes::Bytes>>, tally: Arc<Tally>, path: &str) {
     while sender.ready().await.is_ok() {
+        let target = format!("{path}/{}", tally.asked.fetch_add(1, Ordering::SeqCst));
         let request = http::Request::get(format!("http://localhost{target}")).body(Full::default()).unwrap();
         let answer = match sender.try_send_request(request).await {
             Ok(answer) => answer,
             Err(mut error) => {
                 // What is given back was never sent.
                 if error.take_message().is_none() {
-                    tally.lost(format!("HTTP/2 {target}: {:?}", error.into_error()));
+                    tally.not_answered(target, &error.into_error());
                 }
                 return;
             }
@@ -221,6 +239,9 @@ fn a_node_that_stops_loses_no_request() {
         let tally = clients.end();
         let lost = tally.lost.lock().unwrap();
         assert!(lost.is_empty(), "of {} requests were lost: {lost:#?}", tally.answered.load(Ordering::SeqCst));
+        for target in tally.not_taken_up.lock().unwrap().iter() {
+            assert!(upstream.seen().iter().all(|seen| seen.target != *target), "{target} was taken up");
+        }
         assert!(tally.announced.load(Ordering::SeqCst) >= 6, "kept connections are told that they end");
         cluster.node_mut(place).run();
         cluster.node_mut(place).wait_ready();
