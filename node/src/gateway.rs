@@ -48,26 +48,38 @@ use in_flight::Tie;
 use limit::Limited;
 use problem::{Problem, Refusal};
 use raft::mutation::{self, Mutation};
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
+};
 
 /// Takes one request through all its stages. Whatever becomes of it is recorded, when its answer has been given or its
 /// client has gone: the exchange sees to that when it is dropped.
-pub(crate) async fn handle(
+///
+/// Not an `async fn`: what such a function takes has two places in its future, and this one is moved.
+pub(crate) fn handle(
     connection: Arc<Connection>,
     stream: Option<Arc<Stream>>,
     request: Request<Incoming>,
-) -> Response<Body> {
-    let (parts, incoming) = request.into_parts();
+) -> impl Future<Output = Response<Body>> {
+    let (mut parts, incoming) = request.into_parts();
     let (mut exchange, trace) = begin(connection, stream, &parts);
-    let is_bare = parts.method == Method::HEAD;
-    let mut response = match pass(&mut exchange, trace, parts, incoming).await {
-        Ok(response) => response,
-        Err(refusal) => {
-            exchange.problem = Some(refusal.problem);
-            exchange.reason = refusal.reason;
-            refusal.response(exchange.request_id())
-        }
-    };
+    async move {
+        let is_bare = parts.method == Method::HEAD;
+        let response = match pass(&mut exchange, trace, &mut parts, incoming).await {
+            Ok(response) => response,
+            Err(refusal) => {
+                exchange.problem = Some(refusal.problem);
+                exchange.reason = refusal.reason;
+                refusal.response(exchange.request_id())
+            }
+        };
+        finish(exchange, response, is_bare)
+    }
+}
+
+/// The answer as the client gets it. `is_bare` if it gets no body whatever it is: an answer to `HEAD`.
+fn finish(mut exchange: Box<Exchange>, mut response: Response<Body>, is_bare: bool) -> Response<Body> {
     let shared = &exchange.connection.worker.shared;
     let node = shared.settings.names_node.then_some(&shared.node_header);
     headers::for_client(response.headers_mut(), &exchange.request_id, node);
@@ -85,7 +97,7 @@ pub(crate) async fn handle(
 async fn pass(
     exchange: &mut Exchange,
     trace: Trace,
-    mut parts: Parts,
+    parts: &mut Parts,
     incoming: Incoming,
 ) -> Result<Response<Body>, Refusal> {
     let connection = Arc::clone(&exchange.connection);
@@ -98,7 +110,7 @@ async fn pass(
         return Err(route::malformed(fault));
     }
     overload::shed(&connection.worker)?;
-    let asked = route::read(&parts, caps)?;
+    let asked = route::read(parts, caps)?;
     if asked.path != parts.uri.path() {
         exchange.canonical = Some(asked.path.clone().into());
     }
@@ -163,9 +175,12 @@ async fn pass(
         trace,
     };
     headers::for_upstream(&mut parts.headers, facts);
-    let outgoing = forward::Outgoing { method: parts.method, uri: target, headers: parts.headers, body };
-    let forwarding = forward::forward(exchange, pool, outgoing, route.response_timeout);
-    let answer = in_flight::unless_cut(tie.as_ref(), forwarding).await??;
+    let (method, headers) = (parts.method.clone(), std::mem::take(&mut parts.headers));
+    let outgoing = forward::Outgoing { method, uri: target, headers, body };
+    let answer = {
+        let forwarding = pin!(forward::forward(exchange, pool, outgoing, route.response_timeout));
+        in_flight::unless_cut(tie.as_ref(), forwarding).await??
+    };
     exchange.tie = tie;
     exchange.answered_us = shared.clock.boot_us();
     if answer.response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -259,4 +274,21 @@ fn upload(
     exchange.upload = Some(Arc::clone(&upload));
     let client = (Arc::clone(&exchange.connection), exchange.stream.clone());
     Ok(UploadBody::new(incoming, upload, bytes_max, client, tie.cloned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_future<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every request makes one, and hyper moves it. Whoever makes it larger than this keeps something over an `await`, or
+    /// hands something large to an `async fn` by value.
+    #[test]
+    fn a_request_in_progress_is_small() {
+        let size = size_of_future(handle);
+        assert!(size <= 4096, "{size} bytes");
+    }
 }

@@ -15,6 +15,7 @@ pub mod faults;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod gateway;
+mod gathered;
 pub mod init;
 pub mod inspect;
 pub mod join;

@@ -13,7 +13,10 @@ pub(crate) mod tls;
 mod watch;
 mod wire;
 
-use crate::gateway::{StartError, Worker};
+use crate::{
+    gateway::{StartError, Worker},
+    gathered::Gathered,
+};
 use arc_swap::ArcSwap;
 use connection::Protocol;
 use door::{Door, Handshake, Place};
@@ -201,7 +204,7 @@ async fn encrypted(place: Place, counted: Handshake, stream: TcpStream, peer: So
 async fn identified(worker: Arc<Worker>, mut stream: TcpStream, peer: SocketAddr) -> Option<BoxFuture<'static, ()>> {
     let patience = worker.shared.settings.caps.header_read_timeout;
     let (protocol, prefix) = patiently(&worker, patience, "head", sniff(&mut stream)).await??;
-    Some(serving::serve(worker, peer, None, protocol, stream, prefix))
+    Some(serving::serve(worker, peer, None, protocol, Gathered(stream), prefix))
 }
 
 /// Waits for the beginning of a connection: not too long, and less so while the node closes.
@@ -243,7 +246,7 @@ async fn secured(
     tls: Arc<Tls>,
 ) -> Option<BoxFuture<'static, ()>> {
     let patience = worker.shared.settings.caps.handshake_timeout;
-    let handshake = TlsAcceptor::from(Arc::clone(&tls.config)).accept(stream);
+    let handshake = TlsAcceptor::from(Arc::clone(&tls.config)).accept(Gathered(stream));
     let refused = |error: &dyn fmt::Display| tracing::debug!(%peer, %error, "no TLS with a client");
     let stream = patiently(&worker, patience, "handshake", handshake).await?.map_err(|error| refused(&error)).ok()?;
     let (_, session) = stream.get_ref();

@@ -21,10 +21,15 @@ use super::{
 use connect::ConnectError;
 use deadline::Watch;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, Version, header};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, client::conn::TrySendError};
 use pool::{Lease, Taken};
 use smallvec::SmallVec;
-use std::{pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 /// Targets that one request tries to reach, and idle connections that it finds dead, at most.
 const ATTEMPTS_MAX: usize = 6;
@@ -51,12 +56,14 @@ pub(crate) struct Answer {
 }
 
 /// Sends a request and waits for the head of its answer.
-pub(crate) async fn forward(
+///
+/// Not an `async fn`: the request would have two places in its future.
+pub(crate) fn forward(
     exchange: &mut Exchange,
     pool: &Arc<Pool>,
     outgoing: Outgoing,
     response_timeout: Option<Duration>,
-) -> Result<Answer, Refusal> {
+) -> impl Future<Output = Result<Answer, Refusal>> {
     let upstream = Arc::clone(pool.upstream());
     let response_timeout = response_timeout.unwrap_or(upstream.response_timeout);
     let worker = Arc::clone(&exchange.connection.worker);
@@ -68,71 +75,77 @@ pub(crate) async fn forward(
     *request.uri_mut() = uri;
     *request.version_mut() = Version::HTTP_11;
     *request.headers_mut() = headers;
-    let mut refusal = Refusal::new(Problem::UpstreamUnavailable { sent: false }, "no-target");
+    async move {
+        let mut refusal = Refusal::new(Problem::UpstreamUnavailable { sent: false }, "no-target");
 
-    for attempt in 0..ATTEMPTS_MAX {
-        if attempt > 0 {
-            pool.repeated.increment(1);
-        }
-        let now_us = if attempt == 0 { exchange.decided_us } else { worker.shared.clock.boot_us() };
-        let mut lease = match pool.take(now_us, attempt >= IDLE_ATTEMPTS_MAX) {
-            Taken::Idle(lease) => lease,
-            // Boxed: what a handshake needs would make every request's future several times as large, and it is moved.
-            Taken::Connect(permit) => match Box::pin(connect::connect(permit, upstream.connect_timeout)).await {
-                Ok(lease) => {
-                    pool.connected.increment(1);
-                    lease
-                }
-                Err(ConnectError { target, timed_out, reason }) => {
-                    pool.refused.increment(1);
-                    let more = pool.failed(target, worker.shared.clock.boot_us());
-                    exchange.upstream = upstream.targets.get(target).map(|target| target.text.clone());
-                    let problem =
-                        if timed_out { Problem::UpstreamTimeout } else { Problem::UpstreamUnavailable { sent: false } };
-                    refusal = Refusal::new(problem, reason);
-                    if more {
-                        continue;
+        for attempt in 0..ATTEMPTS_MAX {
+            if attempt > 0 {
+                pool.repeated.increment(1);
+            }
+            let now_us = if attempt == 0 { exchange.decided_us } else { worker.shared.clock.boot_us() };
+            let mut lease = match pool.take(now_us, attempt >= IDLE_ATTEMPTS_MAX) {
+                Taken::Idle(lease) => lease,
+                // Boxed: what a handshake needs would make every request's future several times as large, and it is moved.
+                Taken::Connect(permit) => match Box::pin(connect::connect(permit, upstream.connect_timeout)).await {
+                    Ok(lease) => {
+                        pool.connected.increment(1);
+                        lease
                     }
-                    break;
+                    Err(ConnectError { target, timed_out, reason }) => {
+                        pool.refused.increment(1);
+                        let more = pool.failed(target, worker.shared.clock.boot_us());
+                        exchange.upstream = upstream.targets.get(target).map(|target| target.text.clone());
+                        let problem = if timed_out {
+                            Problem::UpstreamTimeout
+                        } else {
+                            Problem::UpstreamUnavailable { sent: false }
+                        };
+                        refusal = Refusal::new(problem, reason);
+                        if more {
+                            continue;
+                        }
+                        break;
+                    }
+                },
+                Taken::Full => return Err(Refusal::new(Problem::Overloaded, "connections-busy")),
+                Taken::NoTarget => break,
+            };
+            let target = upstream.targets.get(lease.target());
+            exchange.upstream = target.map(|target| target.text.clone());
+            // HTTP/1.0 may come without a host.
+            let has_host = request.headers().get(header::HOST).is_some_and(|host| !host.is_empty());
+            if let Some(target) = target.filter(|_| !upstream.keeps_host || !has_host) {
+                request.headers_mut().insert(header::HOST, target.authority.clone());
+            }
+            if !lease.is_ready().await {
+                continue;
+            }
+            let copy = (may_repeat && lease.is_reused()).then(|| Copy::of(&request));
+            let sending = pin!(lease.sender().try_send_request(request));
+            match send(sending, &watch, exchange.upload.as_deref(), response_timeout).await {
+                Ok(response) => {
+                    pool.succeeded(lease.target());
+                    watch.rearm(upstream.idle_timeout);
+                    return Ok(Answer { response, lease, watch, idle_timeout: upstream.idle_timeout });
                 }
-            },
-            Taken::Full => return Err(Refusal::new(Problem::Overloaded, "connections-busy")),
-            Taken::NoTarget => break,
-        };
-        let target = upstream.targets.get(lease.target());
-        exchange.upstream = target.map(|target| target.text.clone());
-        // HTTP/1.0 may come without a host.
-        let has_host = request.headers().get(header::HOST).is_some_and(|host| !host.is_empty());
-        if let Some(target) = target.filter(|_| !upstream.keeps_host || !has_host) {
-            request.headers_mut().insert(header::HOST, target.authority.clone());
-        }
-        if !lease.is_ready().await {
-            continue;
-        }
-        let copy = (may_repeat && lease.is_reused()).then(|| Copy::of(&request));
-        match send(&mut lease, request, &watch, exchange.upload.as_deref(), response_timeout).await {
-            Ok(response) => {
-                pool.succeeded(lease.target());
-                watch.rearm(upstream.idle_timeout);
-                return Ok(Answer { response, lease, watch, idle_timeout: upstream.idle_timeout });
-            }
-            Err(Failure::NotSent(unsent)) => request = *unsent,
-            Err(Failure::TimedOut) => {
-                return Err(Refusal::new(Problem::UpstreamTimeout, "no-answer-in-time"));
-            }
-            Err(Failure::Broken) => {
-                if let Some(refusal) = exchange.upload.as_ref().and_then(|upload| upload.refusal()) {
-                    return Err(refusal);
+                Err(Failure::NotSent(unsent)) => request = *unsent,
+                Err(Failure::TimedOut) => {
+                    return Err(Refusal::new(Problem::UpstreamTimeout, "no-answer-in-time"));
                 }
-                let Some(copy) = copy else {
-                    let problem = Problem::UpstreamUnavailable { sent: true };
-                    return Err(Refusal::new(problem, "closed-without-answer"));
-                };
-                request = copy.into_request();
+                Err(Failure::Broken) => {
+                    if let Some(refusal) = exchange.upload.as_ref().and_then(|upload| upload.refusal()) {
+                        return Err(refusal);
+                    }
+                    let Some(copy) = copy else {
+                        let problem = Problem::UpstreamUnavailable { sent: true };
+                        return Err(Refusal::new(problem, "closed-without-answer"));
+                    };
+                    request = copy.into_request();
+                }
             }
         }
+        Err(refusal)
     }
-    Err(refusal)
 }
 
 enum Failure {
@@ -144,13 +157,11 @@ enum Failure {
 }
 
 async fn send(
-    lease: &mut Lease,
-    request: Request<UploadBody>,
+    mut sending: Pin<&mut impl Future<Output = Result<Response<Incoming>, TrySendError<Request<UploadBody>>>>>,
     watch: &Watch,
     upload: Option<&Upload>,
     timeout: Duration,
 ) -> Result<Response<Incoming>, Failure> {
-    let mut sending = pin!(lease.sender().try_send_request(request));
     let mut seen = 0;
     std::future::poll_fn(|cx| {
         if let Poll::Ready(sent) = sending.as_mut().poll(cx) {

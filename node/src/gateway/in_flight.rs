@@ -19,7 +19,7 @@ use machine::{
     key::{KeyId, SecretHash},
 };
 use std::{
-    pin::pin,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -154,8 +154,10 @@ impl InFlight {
 ///
 /// # Errors
 /// It has; the future is dropped, and with it whatever it had under way.
-pub(crate) async fn unless_cut<T>(tie: Option<&Tie>, future: impl Future<Output = T>) -> Result<T, Refusal> {
-    let mut future = pin!(future);
+pub(crate) async fn unless_cut<T>(
+    tie: Option<&Tie>,
+    mut future: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, Refusal> {
     std::future::poll_fn(|cx| {
         // First, and not only when there is nothing to do: what never pauses would never be asked.
         if tie.is_some_and(Tie::is_cut) {

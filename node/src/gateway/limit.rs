@@ -85,9 +85,9 @@ pub(crate) async fn limit(
     let spent = match attempt.spend(&mut limited.standings) {
         Spent::Dry(parts) => {
             let began_us = worker.shared.clock.boot_us();
-            let waiting = worker.shared.settings.allowances.wait(&parts, limits.wait);
             // Boxed for those who need not wait.
-            let verdict = Box::pin(unless_cut(tie, waiting)).await?;
+            let mut waiting = Box::pin(worker.shared.settings.allowances.wait(&parts, limits.wait));
+            let verdict = unless_cut(tie, waiting.as_mut()).await?;
             limited.waited_us = worker.shared.clock.boot_us().saturating_sub(began_us).max(1);
             attempt.judge(verdict, &parts, &mut limited.standings)
         }

@@ -10,7 +10,7 @@ use super::{
     wire::Wire,
 };
 use crate::gateway::{self, Caps, Worker, worker::lock};
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _};
 use hyper::{body::Incoming, server::conn::http1, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use std::{
@@ -88,7 +88,8 @@ async fn http1<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(known: Known,
     loop {
         let service = service_fn(|request: http::Request<Incoming>| {
             let connection = Arc::clone(connection);
-            async move { Ok::<_, Infallible>(gateway::handle(connection, None, request).await) }
+            let answer = gateway::handle(connection, None, request);
+            answer.map(Ok::<_, Infallible>)
         });
         // Boxed, so that nothing of it is left while the connection rests.
         let mut served = Box::new(http1_builder(caps).serve_connection(TokioIo::new(wire), service));
@@ -123,7 +124,8 @@ async fn http2<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(known: Known,
         let connection = Arc::clone(connection);
         let stream = Arc::<Stream>::default();
         *lock(&connection.newest) = Some(Arc::clone(&stream));
-        async move { Ok::<_, Infallible>(gateway::handle(connection, Some(stream), request).await) }
+        // Boxed: hyper, the stream and the runtime hand it on, and it is large.
+        Box::pin(gateway::handle(connection, Some(stream), request)).map(Ok::<_, Infallible>)
     });
     let served = http2_builder(caps, Arc::clone(connection)).serve_connection(TokioIo::new(wire), service);
     let by_hyper = Hyper { served: pin!(served), shut_down: http2::Connection::graceful_shutdown };

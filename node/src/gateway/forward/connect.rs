@@ -4,7 +4,7 @@ use super::{
     body::UploadBody,
     pool::{Lease, Permit},
 };
-use crate::resource::compile::CompiledTarget;
+use crate::{gathered::Gathered, resource::compile::CompiledTarget};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use std::{sync::Arc, time::Duration};
@@ -44,6 +44,7 @@ async fn establish(permit: Permit) -> Result<Lease, &'static str> {
     })?;
     // Requests are written whole: waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
+    let stream = Gathered(stream);
     match &target.tls {
         None => handshake(permit, stream).await,
         Some(tls) => {
