@@ -11,7 +11,7 @@ pub mod figures;
 mod leader;
 pub mod mutation;
 mod node;
-pub(crate) mod random;
+pub mod random;
 mod replica;
 pub mod scenario;
 mod trace;
