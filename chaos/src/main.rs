@@ -6,6 +6,7 @@ use anyhow::{Context as _, bail};
 use chaos::{
     history::History,
     invariant::{self, Verdict},
+    mutations,
     run::{self, Options},
     sim::{self, Mutation, Outcome, Scenario, Steady},
     soak,
@@ -46,6 +47,9 @@ enum What {
     /// Breaks a cluster of real processes, and judges what it promised. Exit code 0: all held; 1: something did not; 2: nothing
     /// follows, for a fault never took hold or the machine failed.
     Run(Box<RunOptions>),
+    /// Puts known bugs back into the program, one after another, and says whether the invariant that must find each did. Exit code 1:
+    /// one was not found.
+    Mutations(MutationOptions),
     /// Prints what limits cost and lose under a steady load of three nodes, in the simulation.
     Figures,
     /// Three nodes under many clients, keys and buckets, with bad clients among them, for long: what must stay flat is judged by
@@ -59,6 +63,22 @@ enum What {
         #[arg(long)]
         only: Option<String>,
     },
+}
+
+#[derive(Args)]
+struct MutationOptions {
+    /// The program, built with `--features mutations`.
+    #[arg(long)]
+    quorate: PathBuf,
+    /// Only these bugs, separated by commas.
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<String>,
+    /// The first seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many seeds are tried until a bug is found: the machine's scheduler is not repeated.
+    #[arg(long, default_value_t = 3)]
+    seeds: u64,
 }
 
 #[derive(Args)]
@@ -208,6 +228,9 @@ fn main() -> anyhow::Result<ExitCode> {
         What::Figures => measure()?,
         What::Check { folder, only } => check(&folder, only.as_deref())?,
         What::Run(options) => return Ok(on_processes(*options)),
+        What::Mutations(MutationOptions { quorate, only, seed, seeds }) => {
+            return Ok(ExitCode::from(u8::from(!mutations::prove(&quorate, &only, seed, seeds)?)));
+        }
         What::Soak(options) => {
             return Ok(ExitCode::from(soak::verdict::print(&soak::run(&options.options())?).code()));
         }

@@ -75,7 +75,8 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Verdict>> {
     raise_file_limit(options.connections * 2 + options.bad + FILES_BESIDE)?;
     let upstream = Upstream::at([127, 0, 0, 1].into(), 0, |_| Reply { body: "fine\n".into(), ..Reply::default() });
     let period = Duration::from_secs_f64(options.connections as f64 / options.rate as f64);
-    let cluster = start(options, period);
+    let idle_timeout = 4 * period + Duration::from_secs(10);
+    let cluster = start(options, idle_timeout);
     let import = Instant::now();
     prepare(&cluster, options, &upstream.url())?;
     say(&format!("{} keys in {:.1} s", options.keys, import.elapsed().as_secs_f64()));
@@ -84,7 +85,7 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Verdict>> {
         cluster.nodes.iter().map(|node| node.gateway.parse()).collect::<Result<_, _>>().context("an address")?;
     let targets = Targets { gateways: gateways.clone(), keys: (0..options.buckets).map(credential).collect(), period };
     let load = Load::start(&Arc::new(targets), options.connections, options.seed);
-    let bad = bad::start(&gateways, options.bad, options.seed);
+    let bad = bad::start(&gateways, options.bad, idle_timeout, options.seed);
     std::thread::sleep(WARM_UP + Duration::from_millis(options.connections as u64));
 
     let every = (options.length / SAMPLES_MIN).min(SAMPLE_EVERY_MAX);
@@ -116,13 +117,13 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<Verdict>> {
 }
 
 /// Three nodes, with timeouts that short runs meet as well.
-fn start(options: &Options, period: Duration) -> Cluster {
+fn start(options: &Options, idle_timeout: Duration) -> Cluster {
     let seconds = |duration: Duration| format!("{}s", duration.as_secs());
     let connections = (options.connections + options.bad + 100).to_string();
     let environment = [
         ("QUORATE_GATEWAY_CONNECTIONS_MAX", connections.as_str()),
         ("QUORATE_GATEWAY_HEADER_TIMEOUT", "3s"),
-        ("QUORATE_GATEWAY_IDLE_TIMEOUT", &seconds(4 * period + Duration::from_secs(10))),
+        ("QUORATE_GATEWAY_IDLE_TIMEOUT", &seconds(idle_timeout)),
         // Written all the same; a file of hours of requests is not what this is about.
         ("QUORATE_ACCESS_LOG", "/dev/null"),
     ];

@@ -29,6 +29,8 @@ const SPARE_PLACES: usize = 2;
 const STATUS_PATIENCE: Duration = Duration::from_secs(1);
 /// Until a node of a new cluster is ready, on a busy machine.
 const START_PATIENCE: Duration = Duration::from_secs(120);
+/// The longest that one attempt to join may take.
+const JOIN_PATIENCE_MAX: Duration = Duration::from_secs(20);
 /// What every node of a run does: so few entries between two snapshots that a run of minutes makes many, and cuts the log behind
 /// them; and digests of the state.
 const ALWAYS: &str = "snapshot_entries = 400
@@ -231,7 +233,7 @@ impl Cluster {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            match self.try_join(place, attempt) {
+            match self.try_join(place, attempt, patience) {
                 Ok(id) => {
                     self.is_there(place, id);
                     self.run(place)?;
@@ -243,11 +245,12 @@ impl Cluster {
         }
     }
 
-    fn try_join(&self, place: usize, attempt: usize) -> anyhow::Result<u64> {
+    fn try_join(&self, place: usize, attempt: usize, patience: Duration) -> anyhow::Result<u64> {
         let running: Vec<&Node> = self.nodes.iter().filter(|node| node.process.is_some() && node.id != 0).collect();
         ensure!(!running.is_empty(), "no node runs");
         let peer = running.get(attempt % running.len()).context("there is one")?;
-        let patience = Duration::from_secs(10);
+        // Nothing else happens meanwhile: what does not succeed soon is tried again later.
+        let (patience, join_timeout) = (patience.min(Duration::from_secs(10)) / 2, patience.min(JOIN_PATIENCE_MAX));
         let made = self.operator.ask(peer.place, patience, async |channel| {
             let message =
                 proto::admin::CreateJoinTokenRequest { write: Some(tests::admin::write_options()), ttl_ms: 600_000 };
@@ -258,7 +261,8 @@ impl Cluster {
         let made = made.map_err(|failure| anyhow::anyhow!("no join token: {failure}"))?;
         self.hide(&format!("join token of {}", self.node(place)?.name), &made.token, &[]);
         let peers: Vec<&str> = running.iter().map(|node| node.cluster()).collect();
-        let arguments = ["--peer", &peers.join(","), "--token", &made.token, "--join-timeout", "20s"];
+        let join_timeout = format!("{}s", join_timeout.as_secs());
+        let arguments = ["--peer", &peers.join(","), "--token", &made.token, "--join-timeout", &join_timeout];
         let joined = self.quorate(place, "join", &arguments)?;
         joined["node"].as_u64().context("join prints the node's number")
     }

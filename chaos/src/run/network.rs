@@ -21,6 +21,8 @@ const TAG: &str = "qch";
 const FIRST_NODE: u8 = 11;
 /// The host part of the first node's second face: the address from which a relay speaks for it.
 const FIRST_FACE: u8 = 111;
+/// A port at which nobody listens.
+const NOBODY: u16 = 9;
 /// The most nodes that have an address.
 pub const PLACES_MAX: usize = 9;
 
@@ -244,6 +246,20 @@ impl Bridge {
         thread.join().map_err(|_| anyhow::anyhow!("a thread in a namespace panicked"))?
     }
 
+    /// That nothing passes from one node to another because a table at the other end stops it: how many packets it stopped meanwhile.
+    /// By a knock where nobody listens, which is refused while anything passes: the doors of nodes may be turned to relays, and what
+    /// is said to a relay does not arrive.
+    ///
+    /// # Errors
+    /// Something passes, or it is not this table that stops it.
+    pub fn prove_cut(&self, from: usize, to: usize, table: &str, patience: Duration) -> anyhow::Result<u64> {
+        let before = self.dropped(to, table)?;
+        let knock = self.knock(from, SocketAddr::new(self.host(to), NOBODY), patience)?;
+        let dropped = self.dropped(to, table)? - before;
+        ensure!(knock == Knock::Silence && dropped > 0, "{from} still reaches {to}: {knock:?}, {dropped} dropped");
+        Ok(dropped)
+    }
+
     fn nft(&self, place: usize, arguments: &[&str], input: &str) -> anyhow::Result<String> {
         let namespace = self.namespace(place);
         let all = [&["netns", "exec", &namespace, "nft"], arguments].concat();
@@ -330,4 +346,54 @@ pub fn perform(program: &str, arguments: &[&str], input: &str) -> anyhow::Result
 
 fn small(place: usize) -> u8 {
     u8::try_from(place).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOON: Duration = Duration::from_millis(300);
+
+    /// A cut is proved, and what is not cut is not, also while the doors of the nodes are turned to somebody else.
+    #[test]
+    fn a_cut_is_proved_behind_relays_too() {
+        let network = Network::make(2, false);
+        let bridge = match network.bridge() {
+            Ok(bridge) => bridge,
+            Err(why) => return eprintln!("skipped: {why}"),
+        };
+        // A relay that takes what is meant for the second node and never passes it on.
+        let relay = TcpListener::bind((bridge.face(1), 0)).expect("an address of the bridge");
+        let here = relay.local_addr().expect("an address");
+        let door = SocketAddr::new(bridge.host(1), 7_400);
+        let turn = format!(
+            "chain out {{ type nat hook output priority -100; ip daddr {} tcp dport {} dnat ip to {here}; }}",
+            door.ip(),
+            door.port()
+        );
+        bridge.filter(0, "turn", &turn).expect("nft");
+        assert_eq!(bridge.knock(0, door, SOON).expect("a namespace"), Knock::Open, "it is the relay that answers");
+
+        let deaf = |from: usize| {
+            let saddr = format!("ip saddr {{ {}, {} }} counter drop", bridge.host(from), bridge.face(from));
+            format!("chain into {{ type filter hook input priority 0; {saddr}; }}")
+        };
+        bridge.filter(0, "cut", &deaf(1)).expect("nft");
+        bridge
+            .filter(1, "cut", "chain into { type filter hook input priority 0; ip saddr 192.0.2.1 counter drop; }")
+            .expect("nft");
+        assert!(bridge.prove_cut(0, 1, "cut", SOON).is_err(), "only the answers are stopped");
+        bridge.unfilter(1, "cut").expect("nft");
+        bridge.filter(1, "cut", &deaf(0)).expect("nft");
+        assert!(bridge.prove_cut(0, 1, "cut", SOON).expect("cut") > 0);
+        assert!(bridge.prove_cut(1, 0, "cut", SOON).expect("cut") > 0);
+        bridge.unfilter(0, "cut").expect("nft");
+        assert!(bridge.prove_cut(0, 1, "cut", SOON).expect("one direction is still cut") > 0);
+        bridge.unfilter(1, "cut").expect("nft");
+        bridge
+            .filter(1, "cut", "chain into { type filter hook input priority 0; ip saddr 192.0.2.1 counter drop; }")
+            .expect("nft");
+        let error = bridge.prove_cut(0, 1, "cut", SOON).expect_err("nothing is cut").to_string();
+        assert!(error.contains("Refused"), "{error}");
+    }
 }

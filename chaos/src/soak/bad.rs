@@ -19,8 +19,11 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A node that has not ended a bad client by then never will.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// A node that has not ended a bad client by then, beside the time that it gives to everybody, never will.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// What somebody who never reads lets the kernel keep for them. With what it keeps by itself, megabytes, a node could go on answering
+/// for minutes on a busy machine, before anything waits.
+const UNREAD_BYTES: u32 = 4 * 1024;
 
 /// What a bad client does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,9 +91,9 @@ impl Bad {
 /// How many kinds there are.
 pub const KINDS_COUNT: usize = KINDS.len();
 
-/// Starts as many, each of another kind each time.
+/// Starts as many, each of another kind each time, on nodes that give everybody so long between two bytes.
 #[must_use]
-pub fn start(gateways: &[SocketAddr], clients: usize, seed: u64) -> Bad {
+pub fn start(gateways: &[SocketAddr], clients: usize, idle_timeout: Duration, seed: u64) -> Bad {
     let counts: Arc<[Count; 8]> = Arc::default();
     for client in 0..clients {
         let (counts, gateways) = (Arc::clone(&counts), gateways.to_vec());
@@ -100,7 +103,9 @@ pub fn start(gateways: &[SocketAddr], clients: usize, seed: u64) -> Bad {
             for kind in client.. {
                 let place = kind % KINDS.len();
                 let (Some((kind, _)), Some(count)) = (KINDS.get(place), counts.get(place)) else { return };
-                match tokio::time::timeout(PATIENCE, misbehave(*kind, &gateways, client, &mut random)).await {
+                match tokio::time::timeout(idle_timeout + PATIENCE, misbehave(*kind, &gateways, client, &mut random))
+                    .await
+                {
                     // That no connection could be made is nothing that it did.
                     Ok(Err(Unconnected)) => {}
                     Ok(Ok(())) => drop(count.ended.fetch_add(1, Ordering::Relaxed)),
@@ -119,7 +124,8 @@ struct Unconnected;
 async fn misbehave(kind: Kind, gateways: &[SocketAddr], client: usize, random: &mut Random) -> Result<(), Unconnected> {
     // Each time another node.
     let client = client + usize::try_from(random.between(0, 9)).unwrap_or(0);
-    let mut stream = connect(gateways, client).await.map_err(|_| Unconnected)?;
+    let unread = (kind == Kind::NeverReads).then_some(UNREAD_BYTES);
+    let mut stream = connect(gateways, client, unread).await.map_err(|_| Unconnected)?;
     // However it ends, it has ended.
     drop(speak(kind, &mut stream, random).await);
     Ok(())

@@ -97,11 +97,14 @@ pub(super) fn source(client: usize) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::new(127, 9, 0, host), 0))
 }
 
-/// A connection to one of these from the address of this client.
-pub(super) async fn connect(gateways: &[SocketAddr], client: usize) -> io::Result<TcpStream> {
+/// A connection to one of these from the address of this client; with how much it lets wait unread, if it says so.
+pub(super) async fn connect(gateways: &[SocketAddr], client: usize, unread: Option<u32>) -> io::Result<TcpStream> {
     let target = gateways.get(client % gateways.len().max(1)).copied().ok_or(io::ErrorKind::AddrNotAvailable)?;
     let socket = TcpSocket::new_v4()?;
     socket.bind(source(client))?;
+    if let Some(bytes) = unread {
+        socket.set_recv_buffer_size(bytes)?;
+    }
     let stream =
         tokio::time::timeout(PATIENCE, socket.connect(target)).await.map_err(|_| io::ErrorKind::TimedOut)??;
     stream.set_nodelay(true)?;
@@ -113,7 +116,7 @@ async fn ask_on(shared: &Shared, targets: &Targets, client: usize, mut random: R
     while !shared.stop.load(Ordering::Relaxed) {
         // Not all at once, neither at the start nor after all were thrown out.
         tokio::time::sleep(Duration::from_micros(random.between(0, period_us))).await;
-        let Ok(mut stream) = connect(&targets.gateways, client).await else {
+        let Ok(mut stream) = connect(&targets.gateways, client, None).await else {
             shared.broken.fetch_add(1, Ordering::Relaxed);
             tokio::time::sleep(AGAIN).await;
             continue;

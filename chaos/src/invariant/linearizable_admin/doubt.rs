@@ -17,11 +17,13 @@ pub(super) fn loosen(operations: &mut [Timed<'_>]) {
     }
 }
 
-/// A write in doubt whose value was read, and which nobody else wrote, was done before the first such read was over.
+/// A write in doubt whose value was read, and which nobody else wrote, was done before the first such read was over; if it is known
+/// that the value was not there from the beginning.
 pub(super) fn settle(operations: &mut [Timed<'_>]) {
     let mut writers: HashMap<&str, u32> = HashMap::new();
-    let mut seen: HashMap<&str, (u64, u64)> = HashMap::new();
-    // When something is known of the object: what comes later was not there from the beginning.
+    // The end and the revision of the read of a value that was over first, and when the first of them began.
+    let mut seen: HashMap<&str, (u64, u64, u64)> = HashMap::new();
+    // When something is known of the object: what is read later was not there from the beginning.
     let mut known_us = u64::MAX;
     for operation in operations.iter() {
         if let Some(value) = operation.deed.value() {
@@ -32,18 +34,22 @@ pub(super) fn settle(operations: &mut [Timed<'_>]) {
             known_us = known_us.min(ended_us);
         }
         if let Answer::Found(Some(version)) = operation.answer {
-            let first = seen.entry(&version.value).or_insert((ended_us, version.revision));
-            *first = (*first).min((ended_us, version.revision));
+            let (ended, revision, began) = seen.entry(&version.value).or_insert((u64::MAX, 0, u64::MAX));
+            if ended_us < *ended {
+                (*ended, *revision) = (ended_us, version.revision);
+            }
+            *began = operation.began_us.min(*began);
         }
     }
     for operation in operations.iter_mut().filter(|operation| operation.answer == Answer::Unknown) {
-        let Some((value, (ended_us, revision))) =
+        let Some((value, (ended_us, revision, first_us))) =
             operation.deed.value().and_then(|value| Some((value, *seen.get(value)?)))
         else {
             continue;
         };
         let alone = writers.get(value) == Some(&1);
-        if alone && known_us < operation.began_us && ended_us >= operation.began_us && !operation.loose {
+        let is_new = known_us < operation.began_us.min(first_us);
+        if alone && is_new && ended_us >= operation.began_us && !operation.loose {
             (operation.ended_us, operation.answer) = (Some(ended_us), Answer::Done(revision));
         }
     }
@@ -56,8 +62,9 @@ pub(super) fn forget(operations: &mut Vec<Timed<'_>>) {
     let is_explained = |operation: &Timed<'_>| match (operation.answer, operation.deed) {
         (Answer::Refused(Refused::Conflict { actual: Some(actual) }), _) => known.contains(&actual),
         (Answer::Refused(_), _) => false,
-        (Answer::Done(_), deed) => deed.expected().is_none_or(|expected| known.contains(&expected)),
-        (Answer::Found(_) | Answer::Unknown, _) => true,
+        // One in doubt may have to have been done, and then it found what it expects.
+        (Answer::Done(_) | Answer::Unknown, deed) => deed.expected().is_none_or(|expected| known.contains(&expected)),
+        (Answer::Found(_), _) => true,
     };
     if !operations.iter().all(is_explained) {
         return;

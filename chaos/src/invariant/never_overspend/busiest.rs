@@ -31,8 +31,8 @@ pub(super) struct Excess {
     pub example: u64,
 }
 
-/// Less than this is an error of the arithmetic: tokens are whole.
-const HALF_A_TOKEN: f64 = 0.5;
+/// No more than this is an error of the arithmetic: tokens are whole. A half that is one by sums of fractions is not more than a half.
+const HALF_A_TOKEN: f64 = 0.5 + 1e-6;
 
 /// The first interval that holds more than a rate allows. The admits are in the order of their arrivals.
 pub(super) fn interval(admits: &[Admit], allowed: &Allowed) -> Option<Excess> {
@@ -66,8 +66,12 @@ fn excess_of(until: &[Admit], from_us: u64, last: &Admit, excess: f64) -> Excess
     Excess { from_us, to_us: last.arrived_us, count, most: count as f64 - excess, example: last.request }
 }
 
+/// What a node may be ahead of the leader's calendar by, beside what two nodes are seen to be apart.
+const AHEAD_MS: u64 = 30;
+
 /// The first window of the calendar with more in it than a quota allows. The end of a node's window is where it may be
-/// behind the leader's calendar: what was decided in it may belong to either window.
+/// behind the leader's calendar, and its beginning where it may be ahead of it, as after a change of leader: what was decided
+/// there may belong to either window.
 pub(super) fn window(admits: &[Admit], allowed: &Allowed, window_us: u64, slack_us: u64) -> Option<Excess> {
     let (window_ms, slack_ms) = ((window_us / 1000).max(1), slack_us / 1000);
     let mut windows: BTreeMap<u64, Vec<&Admit>> = BTreeMap::new();
@@ -86,11 +90,13 @@ pub(super) fn window(admits: &[Admit], allowed: &Allowed, window_us: u64, slack_
             admits.iter().filter_map(move |admit| Some(i128::from(admit.wall_ms?) - i128::from(of(admit) / 1000)))
         };
         let spread_ms = ahead_ms(|admit| admit.arrived_us).max()? - ahead_ms(|admit| admit.began_us).min()?;
+        let ahead_ms = u64::try_from(spread_ms).unwrap_or(0).saturating_add(AHEAD_MS);
         // The window may have begun before the first of them.
         let before_us = from_us.saturating_sub(window_us);
         let most = allowed.burst_at(before_us).max(allowed.burst_at(from_us)) + allowed.given_until(last.arrived_us)
             - allowed.given_before(before_us);
-        let count = admits.iter().map(|admit| admit.cost).sum::<u64>();
+        let is_in = |admit: &&&Admit| admit.wall_ms.is_some_and(|wall_ms| wall_ms % window_ms >= ahead_ms);
+        let count = admits.iter().filter(is_in).map(|admit| admit.cost).sum::<u64>();
         (spread_ms <= i128::from(slack_ms) && count as f64 > most + HALF_A_TOKEN).then_some(Excess {
             from_us,
             to_us: last.arrived_us,

@@ -127,6 +127,24 @@ fn while_an_edit_settles_both_rules_count() {
     unknown.holds(&NeverOverspend);
 }
 
+/// Seen in a run: a node whose calendar was 130 ms ahead of the two others' spent the last of a window.
+#[test]
+fn a_node_that_is_ahead_spends_the_window_before() {
+    let end_ms = 60_000 * 17_000_000;
+    let of_window = |spent_late: u64| {
+        let mut script = limited(quota(10));
+        script.served(1, "k1#1", "limited", 60 * S - 70_000, 60 * S - 69_000);
+        script.logged(1, end_ms + 60);
+        for place in 0..10 + spent_late {
+            script.served(2, "k1#1", "limited", (61 + place) * S, (61 + place) * S + 1_000);
+            script.logged(2, end_ms + 1_000 + place * 1_000);
+        }
+        script
+    };
+    of_window(0).holds(&NeverOverspend);
+    of_window(1).is_violated(&NeverOverspend);
+}
+
 fn allowed(rule: Rule) -> Allowed {
     let limit = Limit { name: "a".into(), rule, per: Per::Key, began_us: 0, known: true };
     Allowed::of(&[(0, &limit)], 2 * S).unwrap()

@@ -93,8 +93,12 @@ impl Fault for Calendar {
             Ok(place) => place,
             Err(why) => return Took::NotNow(why),
         };
-        if cluster.nodes.get(place).is_none_or(|node| node.utc_ahead_ms != 0) || ahead(cluster, place).is_none() {
-            return Took::NotNow("its calendar is wrong already, or it does not say".to_owned());
+        // What a majority believes is the date: of three nodes two may not be wrong, and of two that are left neither.
+        if let Some(wrong) = cluster.nodes.iter().find(|node| node.utc_ahead_ms != 0) {
+            return Took::NotNow(format!("the calendar of {} is wrong already", wrong.name));
+        }
+        if ahead(cluster, place).is_none() {
+            return Took::NotNow("it does not say how wrong its clocks are".to_owned());
         }
         self.at = Some(place);
         let mut seen = Vec::new();

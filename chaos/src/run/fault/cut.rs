@@ -3,10 +3,7 @@
 
 use super::{Fault, Healing, Took, shuffled};
 use crate::{
-    run::{
-        cluster::Cluster,
-        network::{Bridge, Knock},
-    },
+    run::{cluster::Cluster, network::Bridge},
     sim::random::Random,
 };
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
@@ -119,19 +116,16 @@ impl Cut {
         }
         let mut proofs = Vec::new();
         for (from, to) in cuts {
-            let before = bridge.dropped(*to, &self.table)?;
-            let knock = if self.shape == Shape::Clients {
+            let dropped = if self.shape == Shape::Clients {
+                let before = bridge.dropped(*to, &self.table)?;
                 let address: SocketAddr = cluster.node(*to)?.gateway().parse()?;
                 let reached = std::net::TcpStream::connect_timeout(&address, KNOCK).is_ok();
-                if reached { Knock::Open } else { Knock::Silence }
+                let dropped = bridge.dropped(*to, &self.table)? - before;
+                anyhow::ensure!(!reached && dropped > 0, "clients still reach {to}: {dropped} dropped");
+                dropped
             } else {
-                bridge.knock(*from, cluster.node(*to)?.cluster().parse()?, KNOCK)?
+                bridge.prove_cut(*from, *to, &self.table, KNOCK)?
             };
-            let dropped = bridge.dropped(*to, &self.table)? - before;
-            anyhow::ensure!(
-                knock == Knock::Silence && dropped > 0,
-                "{from} still reaches {to}: {knock:?}, {dropped} dropped"
-            );
             proofs.push(format!("{from}>{to} {dropped} dropped"));
         }
         Ok(proofs.join(", "))
