@@ -27,7 +27,7 @@ use crate::{
         identity::Identity,
         renewal,
         store::Store,
-        trust::{Trust, authorities_from_pem},
+        trust::Trust,
     },
 };
 use gateway_settings::{NodeClock, gateway_settings, load_certificates};
@@ -366,12 +366,14 @@ const PORT_PATIENCE: Duration = Duration::from_millis(300);
 fn load_trust(directory: &Directory, identity: &Identity, clock: SystemClock) -> Result<Trust, BootError> {
     let store = &directory.store;
     let mixed = |message: String| BootError::Mixed { folder: directory.path().to_owned(), message };
-    let certificate =
-        store.node()?.ok_or_else(|| mixed("its certificate is missing: the node must join again".to_owned()))?;
+    let certificate = store
+        .node()?
+        .ok_or_else(|| mixed("pki/node.pem, its certificate, is missing: the node must join again".to_owned()))?;
     let own = Speaker::Node { cluster: identity.cluster, id: identity.node };
     if speaker(&certificate.leaf) != Some(own) {
         return Err(mixed(format!(
-            "its certificate is not that of node {} of cluster {}: the directory was put together from others",
+            "pki/node.pem is not the certificate of node {} of cluster {}: it is damaged, or the directory was put together from \
+             others",
             identity.node,
             hex::encode(identity.cluster)
         )));
@@ -380,14 +382,14 @@ fn load_trust(directory: &Directory, identity: &Identity, clock: SystemClock) ->
     let ended = trust.shown()?.not_after_ms <= clock.utc_ms();
     if ended && identity.signed_outside {
         return Err(mixed(
-            "the node's certificate has expired: have another one signed, with `quorate certificate request` and `quorate \
+            "the node's certificate, pki/node.pem, has expired: have another one signed, with `quorate certificate request` and `quorate \
              certificate install`"
                 .to_owned(),
         ));
     }
     if ended && !revive(store, identity, &trust, clock)? {
         return Err(mixed(
-            "its certificate has expired while the node was away, and it cannot sign another one: remove the node from \
+            "its certificate, pki/node.pem, has expired while the node was away, and it cannot sign another one: remove the node from \
              the cluster, empty the data directory and join again"
                 .to_owned(),
         ));
@@ -397,7 +399,7 @@ fn load_trust(directory: &Directory, identity: &Identity, clock: SystemClock) ->
 
 /// Signs a new certificate for a node that was away for too long, if it holds the key of an authority that it trusts.
 fn revive(store: &Store, identity: &Identity, trust: &Trust, clock: SystemClock) -> Result<bool, PkiError> {
-    for trusted in authorities_from_pem(&store.authorities()?)? {
+    for trusted in store.trusted()? {
         if let Some(authority) = store.authority(&trusted.sha256)? {
             let (key_pem, request_pem) = authority::request()?;
             let signed = authority.sign_node(&request_pem, identity.cluster, identity.node, clock.utc_ms())?;

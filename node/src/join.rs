@@ -11,7 +11,6 @@ use crate::{
         PkiError,
         identity::{Identity, Origin},
         token::{InvalidToken, JoinToken},
-        trust::authorities_from_pem,
     },
 };
 use std::{
@@ -184,7 +183,7 @@ fn already(directory: &Directory, identity: &Identity, join: &Join) -> Result<Jo
             "it belongs to {who}, which began there: it cannot join a cluster; use another data_dir"
         )));
     }
-    let trusted = authorities_from_pem(&directory.store.authorities()?)?;
+    let trusted = directory.store.trusted()?;
     let same_cluster = trusted.iter().any(|authority| join.token.names_authority(&authority.sha256))
         || join.peers.iter().any(|peer| identity.peers.iter().any(|known| known.address == *peer));
     if !same_cluster {

@@ -1,7 +1,12 @@
 //! The files of keys and certificates in a data directory. Each is written aside, synced and renamed, so that it is
 //! there whole or not at all; what is private can be read by the node's user alone.
 
-use super::{PkiError, authority::Authority};
+use super::{
+    PkiError,
+    authority::Authority,
+    trust::{TrustedAuthority, authorities_from_pem},
+};
+use rustls::RootCertStore;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use std::{
     fs::{self, File, OpenOptions},
@@ -90,6 +95,24 @@ impl Store {
     /// The file cannot be read.
     pub fn authorities(&self) -> Result<String, PkiError> {
         Ok(read(&self.folder.join(AUTHORITIES))?.map(|text| text.to_string()).unwrap_or_default())
+    }
+
+    /// The same, read; each can be trusted.
+    ///
+    /// # Errors
+    /// [`PkiError::File`] and [`PkiError::Damaged`].
+    pub fn trusted(&self) -> Result<Vec<TrustedAuthority>, PkiError> {
+        let damaged = |what: String| PkiError::Damaged { file: self.folder.join(AUTHORITIES), what };
+        let trusted = authorities_from_pem(&self.authorities()?).map_err(|error| damaged(error.to_string()))?;
+        for authority in &trusted {
+            RootCertStore::empty().add(authority.certificate.clone()).map_err(|error| damaged(error.to_string()))?;
+        }
+        Ok(trusted)
+    }
+
+    /// That the node's certificate and key cannot be used.
+    pub(super) fn unusable_node(&self, error: &PkiError) -> PkiError {
+        PkiError::Damaged { file: self.folder.join(NODE), what: error.to_string() }
     }
 
     /// Keeps the authorities that the node trusts.
@@ -294,6 +317,7 @@ pub fn remove(file: &Path) -> Result<(), PkiError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pki::trust::Trust;
     use std::os::unix::fs::PermissionsExt;
 
     #[test]
@@ -325,5 +349,34 @@ mod tests {
         fs::write(folder.path().join(NODE), "nonsense").unwrap();
         let error = store.node().err().unwrap().to_string();
         assert!(error.ends_with("node.pem: holds no certificate"), "{error}");
+    }
+
+    /// Whatever bit of the two files a node starts by is wrong: it is refused by the file's name, or what is loaded can be used.
+    #[test]
+    fn a_flipped_bit_is_named_or_does_no_harm() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path().to_owned()).unwrap();
+        let authority = Authority::create([1; 16], 1_800_000_000_000).unwrap();
+        let (key, request) = crate::pki::authority::request().unwrap();
+        store.save_node(&key, &authority.sign_node(&request, [1; 16], 1, 1_800_000_000_000).unwrap().pem).unwrap();
+        store.save_authorities(authority.certificates_pem()).unwrap();
+        let mut refused = 0;
+        for name in [NODE, AUTHORITIES] {
+            let file = folder.path().join(name);
+            let sound = fs::read(&file).unwrap();
+            // An odd step, so that all eight bits come.
+            for place in (0..sound.len() * 8).step_by(13) {
+                let mut bytes = sound.clone();
+                bytes[place / 8] ^= 1 << (place % 8);
+                fs::write(&file, &bytes).unwrap();
+                if let Err(error) = Trust::load(store.clone()) {
+                    assert!(error.to_string().contains(&format!("{name}: ")), "bit {place} of {name}: {error}");
+                    refused += 1;
+                }
+            }
+            fs::write(&file, &sound).unwrap();
+        }
+        assert!(refused > 100, "{refused}");
+        Trust::load(store).unwrap();
     }
 }

@@ -122,9 +122,10 @@ impl Trust {
         let node = store
             .node()?
             .ok_or_else(|| PkiError::Certificate("the data directory has no certificate of its node".to_owned()))?;
-        let authorities = authorities_from_pem(&store.authorities()?)?;
+        let authorities = store.trusted()?;
         let view = Arc::new(ArcSwapOption::empty());
-        let tls = make(&node, &authorities, &view)?;
+        // The authorities are sound.
+        let tls = make(&node, &authorities, &view).map_err(|error| store.unusable_node(&error))?;
         let certificate = watch::Sender::new(raft::Certificate::default());
         let made_from = Mutex::new(MadeFrom { node, authorities, revisions: BTreeMap::new() });
         let trust =
