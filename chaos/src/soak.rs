@@ -56,8 +56,8 @@ pub struct Options {
 
 /// Entries beside those of the limits: keys that come and go.
 const CHURN_EVERY: Duration = Duration::from_secs(1);
-/// Files that the harness needs beside its connections.
-const FILES_BESIDE: usize = 1_000;
+/// Files that the harness needs beside its clients' connections: those of the upstream, of which a node keeps as many as it needs at once.
+const FILES_BESIDE: usize = 4_000;
 /// So many samples at least, however short the run is.
 const SAMPLES_MIN: u32 = 30;
 /// The longest time between two samples.
@@ -72,7 +72,7 @@ const WARM_UP: Duration = Duration::from_secs(10);
 pub fn run(options: &Options) -> anyhow::Result<Vec<Verdict>> {
     ensure!(options.buckets <= options.keys && options.buckets > 0, "a bucket needs a key");
     ensure!(options.connections > 0 && options.rate > 0, "somebody has to ask");
-    raise_file_limit(options.connections * 2 + options.bad + FILES_BESIDE)?;
+    raise_file_limit(options.connections + options.bad + FILES_BESIDE)?;
     let upstream = Upstream::at([127, 0, 0, 1].into(), 0, |_| Reply { body: "fine\n".into(), ..Reply::default() });
     let period = Duration::from_secs_f64(options.connections as f64 / options.rate as f64);
     let idle_timeout = 4 * period + Duration::from_secs(10);

@@ -86,6 +86,15 @@ fn standing(cluster: &Cluster, name: &str) -> Result<Option<String>, String> {
     Err(last)
 }
 
+/// Whether as many vote as at the start, by what they say themselves. A newcomer does not yet, for a moment: of two voters none may die
+/// for good.
+fn all_vote(cluster: &Cluster) -> bool {
+    let votes = |place: &usize| cluster.status(*place).is_some_and(|status| status["raft"]["voter"] == true);
+    // An odd number of voters.
+    let wanted = cluster.size - (cluster.size + 1) % 2;
+    cluster.members().iter().filter(|place| votes(place)).count() >= wanted
+}
+
 impl Change {
     fn name(&self) -> String {
         format!("member-{:?}", self.how).to_lowercase()
@@ -143,10 +152,13 @@ impl Change {
             if cluster.members().len() < cluster.size {
                 return Took::NotNow("there are fewer members than at the start already".to_owned());
             }
-            if self.how == How::Replace
-                && let Err(error) = cluster.kill(place)
-            {
-                return Took::unknown(&error);
+            if self.how == How::Replace {
+                if !all_vote(cluster) {
+                    return Took::NotNow("not as many vote as at the start".to_owned());
+                }
+                if let Err(error) = cluster.kill(place) {
+                    return Took::unknown(&error);
+                }
             }
             self.at = Some(place);
             self.hold(cluster, place);
