@@ -16,6 +16,7 @@ use crate::{
 };
 use imbl::OrdMap;
 use std::{
+    cmp::Ordering,
     hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
@@ -63,10 +64,24 @@ pub struct Registry {
 
 /// Under what else a key is found, in short: a digest stands for what it is, so whoever finds a key asks whether it is
 /// the one. Eighteen bytes a key, where a name and an id would be twice that.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filed {
     digest: [u8; 8],
     id: KeyId,
+}
+
+impl Ord for Filed {
+    /// The order of the bytes, as numbers.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let digest = u64::from_be_bytes(self.digest).cmp(&u64::from_be_bytes(other.digest));
+        digest.then_with(|| self.id.cmp(&other.id))
+    }
+}
+
+impl PartialOrd for Filed {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Filed {
