@@ -1,28 +1,24 @@
 //! Walks over the records of a tree, by their keys.
 
 use super::{Child, Keyed, Node, place_of};
-use smallvec::SmallVec;
 use std::slice;
-
-/// A way from the root to a leaf: of millions of records, whose search asks for no memory then.
-type Branches<'a, T> = SmallVec<[slice::Iter<'a, Child<T>>; 5]>;
 
 /// The records of a tree, by their keys.
 pub struct Iter<'a, T: Keyed> {
     /// What is to come in each branch on the way to the leaf, outermost first.
-    branches: Branches<'a, T>,
+    branches: Vec<slice::Iter<'a, Child<T>>>,
     leaf: slice::Iter<'a, T>,
 }
 
 impl<'a, T: Keyed> Iter<'a, T> {
     pub(super) fn new(root: &'a Node<T>) -> Self {
-        let mut iter = Self { branches: SmallVec::new(), leaf: [].iter() };
+        let mut iter = Self { branches: Vec::new(), leaf: [].iter() };
         iter.enter(root);
         iter
     }
 
     pub(super) fn from(root: &'a Node<T>, key: &T::Key) -> Self {
-        let mut iter = Self { branches: SmallVec::new(), leaf: [].iter() };
+        let mut iter = Self { branches: Vec::new(), leaf: [].iter() };
         let mut node = Some(root);
         while let Some(within) = node.take() {
             match within {
