@@ -159,6 +159,11 @@ impl Registry {
             .filter(move |key| key.consumer() == consumer)
     }
 
+    /// The ids of the keys of a consumer, in order, and maybe a few of others.
+    pub(crate) fn ids_filed_under(&self, consumer: &Name) -> Vec<KeyId> {
+        Filed::all_under(&self.keys_by_consumer, consumer).collect()
+    }
+
     /// The imported key whose whole credential has this hash. It may be revoked or ended, as may any key.
     #[must_use]
     pub fn key_of_hash(&self, hash: &SecretHash) -> Option<&Key> {

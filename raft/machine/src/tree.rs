@@ -4,11 +4,12 @@
 //! the leaf it is in and the branches above it, as far as they are shared.
 //!
 //! How to walk over it is in `iter.rs`, how two of them differ in `difference.rs`, how many records at once become one in
-//! `builder.rs`.
+//! `builder.rs`, and how many go at once in `removal.rs`.
 
 mod builder;
 mod difference;
 mod iter;
+mod removal;
 
 pub(crate) use builder::Builder;
 pub(crate) use difference::{Difference, differences};
@@ -117,11 +118,7 @@ impl<T: Keyed> Tree<T> {
         self.get(key)?;
         let removed = self.root.take(key)?;
         self.len = self.len.saturating_sub(1);
-        while let Node::Branch(children) = &self.root
-            && let [only] = &**children
-        {
-            self.root = only.node.clone();
-        }
+        self.lower_root();
         Some(removed)
     }
 
@@ -135,6 +132,15 @@ impl<T: Keyed> Tree<T> {
     #[must_use]
     pub fn from(&self, key: &T::Key) -> Iter<'_, T> {
         Iter::from(&self.root, key)
+    }
+
+    /// Branches above all others with one child are of no use.
+    fn lower_root(&mut self) {
+        while let Node::Branch(children) = &self.root
+            && let [only] = &**children
+        {
+            self.root = only.node.clone();
+        }
     }
 }
 

@@ -141,16 +141,24 @@ pub(crate) fn revoke(
     Ok(Effect::changed(id, Some(key.revision)))
 }
 
-/// Deletes every key of a consumer.
+/// Deletes every key of a consumer. It may have a million: they go at once, for one by one they would hold up everything
+/// that is to be applied after them, leases included.
 pub(crate) fn delete_all(registry: &mut Registry, consumer: &Name) {
-    let keys: Vec<Key> = registry.keys_of(consumer).cloned().collect();
-    for key in keys {
-        if key.origin == KeyOrigin::Imported {
-            release_hashes(registry, &key);
+    let ids = registry.ids_filed_under(consumer);
+    let (mut by_consumer, mut by_hash) = (Vec::with_capacity(ids.len()), Vec::new());
+    registry.keys.remove_all(&ids, |key| {
+        let is_its = key.consumer() == consumer;
+        if is_its {
+            by_consumer.push(Filed::under(consumer, key.id));
+            if key.origin == KeyOrigin::Imported {
+                by_hash.extend(key.secrets().map(|secret| Filed::under(&secret.hash, key.id)));
+            }
         }
-        registry.keys.remove(&key.id);
-        registry.keys_by_consumer.remove(&Filed::under(consumer, key.id));
-    }
+        is_its
+    });
+    by_hash.sort_unstable();
+    registry.keys_by_consumer.remove_all(&by_consumer, |_| true);
+    registry.keys_by_hash.remove_all(&by_hash, |_| true);
 }
 
 fn find(registry: &Registry, id: KeyId, precondition: Precondition) -> Result<Key, Refusal> {

@@ -18,8 +18,23 @@ impl Keyed for Pair {
 /// What is done to a tree. Many keys at a time, in order, so that leaves and branches split and merge.
 #[derive(Clone, Debug)]
 enum Step {
-    Insert { first: u16, count: u16, stride: u16 },
-    Remove { first: u16, count: u16, stride: u16 },
+    Insert {
+        first: u16,
+        count: u16,
+        stride: u16,
+    },
+    Remove {
+        first: u16,
+        count: u16,
+        stride: u16,
+    },
+    /// At once, but for those with a key that this divides.
+    RemoveAll {
+        first: u16,
+        count: u16,
+        stride: u16,
+        unless: u16,
+    },
     Keep,
 }
 
@@ -28,6 +43,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => run().prop_map(|(first, count, stride)| Step::Insert { first, count, stride }),
         3 => run().prop_map(|(first, count, stride)| Step::Remove { first, count, stride }),
+        3 => (run(), 2..9_u16).prop_map(|((first, count, stride), unless)| Step::RemoveAll { first, count, stride, unless }),
         1 => Just(Step::Keep),
     ];
     proptest::collection::vec(step, 1..12)
@@ -103,6 +119,18 @@ proptest! {
                         prop_assert_eq!(tree.remove(&key).map(|(_, version)| version), map.remove(&key));
                     }
                 }
+                Step::RemoveAll { first, count, stride, unless } => {
+                    let mut keys: Vec<u16> = keys(first, count, stride).collect();
+                    keys.sort_unstable();
+                    keys.dedup();
+                    let mut asked = Vec::new();
+                    tree.remove_all(&keys, |record| {
+                        asked.push(record.0);
+                        record.0 % unless != 0
+                    });
+                    prop_assert!(keys.iter().filter(|key| map.contains_key(key)).eq(&asked), "each once, in order");
+                    map.retain(|key, _| key % unless == 0 || keys.binary_search(key).is_err());
+                }
                 Step::Keep => kept = (tree.clone(), map.clone()),
             }
             check(&tree);
@@ -134,6 +162,27 @@ proptest! {
             prop_assert_eq!(&built, &one_by_one);
         }
     }
+}
+
+/// What is not touched stays shared, and nothing at all changes where nothing goes.
+#[test]
+fn removal_at_once_leaves_the_rest_shared() {
+    let then: Tree<Pair> = (0..60_000).map(|key| (key, 0)).collect();
+    let mut now = then.clone();
+    now.remove_all(&[5, 60_001], |_| false);
+    now.remove_all(&[60_001, 60_002], |_| true);
+    assert!(now.ptr_eq(&then), "nothing has changed");
+    let keys: Vec<u16> = (20_000..50_000).collect();
+    now.remove_all(&keys, |_| true);
+    check(&now);
+    assert!(now.iter().map(|record| record.0).eq((0..20_000).chain(50_000..60_000)));
+    for key in [5, 59_000] {
+        assert!(std::ptr::eq(then.get(&key).unwrap(), now.get(&key).unwrap()), "its leaf is the same");
+    }
+    let keys: Vec<u16> = (0..60_000).collect();
+    now.remove_all(&keys, |_| true);
+    check(&now);
+    assert!(now.is_empty() && now.insert((1, 1)).is_none() && now.get(&1) == Some(&(1, 1)));
 }
 
 /// A change of one record among many is found by looking at a few.
