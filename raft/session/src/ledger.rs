@@ -268,6 +268,11 @@ impl Ledger {
 
     /// Asks for what requests wait for, and says what was spent of the same buckets.
     fn ask_for_waiting(&mut self, now_us: u64, draft: &mut Draft) {
+        for (number, cost) in self.waiting.keys().flatten() {
+            if let Some(account) = self.accounts.get_mut(number) {
+                account.close_if_too_small(*cost, now_us);
+            }
+        }
         let request = self.requests.saturating_add(1);
         let mut turns: Vec<(u64, &Vec<(u64, u64)>)> =
             self.waiting.iter().map(|(combination, waiting)| (waiting.asked, combination)).collect();

@@ -149,6 +149,21 @@ impl Account {
         }
     }
 
+    /// Closes what is held in pieces of which none is enough for a request that waits. Together with what nobody holds
+    /// it may be: kept, the last tokens of a quota would lie on both sides, too few on either. It goes back with the very
+    /// request that asks again, and is there when that is looked at.
+    pub(super) fn close_if_too_small(&mut self, cost: u64, now_us: u64) {
+        let holdings = self.slot.holdings.load_full();
+        let lasting = || holdings.iter().filter(|holding| holding.deadline_us > now_us).map(|holding| holding.left());
+        let is_vain = cost > self.slot.burst.load(Ordering::Relaxed) || lasting().all(|left| left == 0);
+        if is_vain || lasting().any(|left| left >= cost) {
+            return;
+        }
+        self.close(|_| true);
+        // What was not there when the cluster was asked last may be there now.
+        self.slot.refused_until_us.store(0, Ordering::Release);
+    }
+
     /// Tokens to ask for beyond what waits: enough until the next renewal and through an election, once what is left
     /// would not last through an election.
     pub(super) fn ahead(&self, now_us: u64, pace: Pace) -> u64 {

@@ -73,6 +73,35 @@ fn a_refused_request_spends_from_none_of_its_limits() {
     assert_eq!(reported.reports, [(id("a"), Spent { allowance: 5, spent: 0, close: true })]);
 }
 
+/// A request can cost more than any piece of what is held.
+#[test]
+fn pieces_that_are_too_small_go_back_with_the_request_that_asks_again() {
+    let mut ledger = Ledger::new(1, 77, PACE);
+    let small = slots(&mut ledger, &["l"]);
+    let large = [(Arc::clone(&small[0].0), 3)];
+    let scarce = Scarce { bucket: id("l"), due_us: 1_000_000_000 };
+    for (request, allowance, scarce) in [(1, 5, Vec::new()), (2, 6, vec![scarce])] {
+        ledger.wait(&small);
+        ledger.collect(request * 10_000).unwrap();
+        ledger.done_waiting(&small);
+        let granted = Answer { grants: vec![grant("l", allowance, 2)], scarce };
+        assert!(ledger.accept(request, &granted, request * 10_000));
+    }
+    assert_eq!(admit(&large, 30_000), Verdict::Dry, "two and two");
+    ledger.wait(&large);
+    let asked = ledger.collect(30_000).unwrap();
+    assert!(asked.reports.iter().all(|(_, spent)| spent.close) && asked.reports.len() == 2, "{asked:?}");
+    assert_eq!((asked.wants[0].parts[0].cost, asked.wants[0].waiting), (3, 1));
+    ledger.done_waiting(&large);
+    ledger.accept(asked.request, &answer(vec![grant("l", 7, 4)]), 30_000);
+    assert_eq!(admit(&large, 30_000), Verdict::Admitted { at_us: 30_000 });
+    // What no bucket ever holds is no reason to give anything up.
+    let too_large = [(Arc::clone(&small[0].0), 101)];
+    ledger.wait(&too_large);
+    ledger.collect(40_000);
+    assert_eq!(small[0].0.remaining(40_000), 1);
+}
+
 #[test]
 fn reports_are_cumulative_and_repeated_until_they_are_answered() {
     let mut ledger = Ledger::new(1, 77, PACE);
