@@ -241,7 +241,8 @@ async fn a_handshake_that_does_not_come() {
 async fn handshakes_are_counted() {
     let authority = Authority::new();
     let upstream = Upstream::echo().await;
-    let caps = Caps { handshakes_max: 2, handshake_timeout: PATIENCE, ..Caps::default() };
+    // Long: who is let in although there is no room would be closed for saying nothing.
+    let caps = Caps { handshakes_max: 2, handshake_timeout: 20 * PATIENCE, ..Caps::default() };
     let settings = Settings { caps, ..with_tls(vec![authority.certificate(&["api.test"])]) };
     let cluster = Cluster::start_with(settings, &resources(&upstream.url())).await;
     let address = cluster.gateway.addresses().tls.unwrap();
@@ -348,8 +349,9 @@ async fn a_worker_that_is_late_refuses() {
 #[tokio::test]
 async fn a_node_without_memory_refuses_requests_and_connections() {
     let upstream = Upstream::echo().await;
-    let cluster =
-        Cluster::start_with(with(Caps { memory_bytes_max: 1, ..Caps::default() }), &resources(&upstream.url())).await;
+    // The latter is long: who is let in would be closed for saying nothing.
+    let caps = Caps { memory_bytes_max: 1, header_read_timeout: 20 * PATIENCE, ..Caps::default() };
+    let cluster = Cluster::start_with(with(caps), &resources(&upstream.url())).await;
     // Whoever was there before it was noticed.
     let mut early = None;
     soon("a refusal", async {

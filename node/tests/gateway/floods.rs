@@ -186,3 +186,32 @@ async fn a_little_too_much_is_answered_in_words() {
     assert_eq!(client.ask(long).await.problem(), "431 headers-too-large");
     assert_eq!(client.get("/open/x", "").await.status, 200);
 }
+
+#[tokio::test]
+async fn a_connection_has_so_many_streams() {
+    const REFUSED_STREAM: u32 = 7;
+    let upstream = Upstream::start(|_| std::future::pending::<http::Response<AnyBody>>()).await;
+    let mut with = settings();
+    with.caps.streams_max = 4;
+    let cluster = Cluster::start_with(with, &resources(&upstream.url())).await;
+    let mut client = connect(cluster.address(), &[]).await;
+    let opened: Vec<u8> = (0..6).flat_map(|number| open(number * 2 + 1, "/open/never")).collect();
+    client.write_all(&opened).await.unwrap();
+    let mut refused = Vec::new();
+    soon("two refusals", async {
+        while refused.len() < 2 {
+            let mut header = [0; 9];
+            client.read_exact(&mut header).await.unwrap();
+            let mut payload = vec![0; u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize];
+            client.read_exact(&mut payload).await.unwrap();
+            if header[3] == RST_STREAM {
+                assert_eq!(payload, REFUSED_STREAM.to_be_bytes());
+                refused.push(u32::from_be_bytes([header[5], header[6], header[7], header[8]]));
+            }
+        }
+    })
+    .await;
+    assert_eq!(refused, [9, 11]);
+    let gateway = cluster.gateway.clone();
+    until("the others", || gateway.status().in_flight == 4).await;
+}

@@ -398,8 +398,10 @@ async fn what_waited_is_in_the_log() {
     let lines = scene.log(3).await;
     // Workers write on their own: the lines are in no order.
     let waited = |line: &serde_json::Value| line["duration_us"]["waited"].as_u64().unwrap();
-    let late = lines.iter().max_by_key(|line| waited(line)).unwrap();
-    assert!(waited(late) > 0 && late["duration_us"]["decide"].as_u64().unwrap() >= waited(late));
+    // Who is refused has waited, too, for the answer that says so.
+    let late = lines.iter().filter(|line| line["status"] == 200).max_by_key(|line| waited(line)).unwrap();
+    // The decision is when the tokens came; the wait ends when its worker gets to it, which may be later.
+    assert!(waited(late) > 0 && late["duration_us"]["decide"].as_u64().unwrap() > 0, "{late}");
     assert_eq!((&late["stage"], &late["limit"]), (&"forward".into(), &"plan".into()));
     assert_eq!(late["tick"], 42);
     let refused = lines.iter().find(|line| line["status"] == 429).unwrap();

@@ -1,7 +1,7 @@
 //! Paths and fields as the upstream sees them: what was judged, or nothing.
 
 use crate::harness::*;
-use http::Request;
+use http::{Request, Response};
 
 /// `/admin` is not for `acme`, by a policy; everything else is.
 async fn scene() -> (Cluster, Upstream, String) {
@@ -144,4 +144,30 @@ async fn fields_of_the_connection_end_here() {
     );
     let consumer = json["headers"].as_array().unwrap().iter().find(|pair| pair[0] == "x-quorate-consumer").unwrap();
     assert_eq!(consumer[1], "acme");
+}
+
+#[tokio::test]
+async fn an_upstream_does_not_speak_for_the_gateway() {
+    let upstream = Upstream::start(|_| async {
+        Response::builder()
+            .header("x-quorate-node", "another")
+            .header("x-quorate-consumer", "root")
+            .header("x-request-id", "theirs")
+            .header("connection", "x-secret")
+            .header("x-secret", "1")
+            .header("x-own", "kept")
+            .body(full("fine"))
+            .unwrap()
+    })
+    .await;
+    let cluster = Cluster::start(&resources(&upstream.url())).await;
+    let reply = ask(cluster.address(), get("/open/x", "")).await;
+    assert_eq!((reply.status.as_u16(), reply.headers["x-own"].as_bytes()), (200, &b"kept"[..]));
+    for (name, value) in [("x-quorate-node", "another"), ("x-request-id", "theirs")] {
+        let values: Vec<_> = reply.headers.get_all(name).iter().collect();
+        assert!(values.len() == 1 && values[0] != value, "{name}: {values:?}");
+    }
+    for name in ["x-quorate-consumer", "x-secret"] {
+        assert_eq!(reply.headers.get(name), None, "{name}");
+    }
 }

@@ -16,7 +16,10 @@ use rcgen::{
 };
 use rustls::{ClientConfig, HandshakeKind, RootCertStore, crypto::aws_lc_rs, version};
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 use tokio_rustls::TlsConnector;
 
 fn open() -> Request<AnyBody> {
@@ -227,5 +230,40 @@ async fn a_revoked_certificate_is_refused_and_its_session_is_not_resumed() {
         scene.revoke(&[1]);
         assert!(!is_served(&scene.cluster, &one).await, "{version:?}");
         assert!(is_served(&scene.cluster, &two).await, "{version:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_no_list_is_about_is_refused_where_there_are_lists() {
+    let scene = Scene::start(true, AccessLog::Off).await;
+    // Of another name, by which lists are found.
+    let others = Authority::named("others");
+    let with = |lists| {
+        let authorities = vec![scene.clients.0.der().clone(), others.0.der().clone()];
+        let clients = ClientAuthorities { authorities, revoked: lists, required: true };
+        Certificates { clients: Some(clients), ..shown(vec![scene.servers.certificate(&["api.test"])]) }
+    };
+    let (one, other) = (client_certificate(&scene.clients, "one", 1), client_certificate(&others, "other", 1));
+    for (lists, is_other_served) in [(Vec::new(), true), (vec![revoked(&scene.clients, &[])], false)] {
+        scene.cluster.gateway.reload_certificates(with(lists)).unwrap();
+        for version in [&version::TLS13, &version::TLS12] {
+            assert!(is_served(&scene.cluster, &connector(&scene.servers, Some(&one), version)).await);
+            let served = is_served(&scene.cluster, &connector(&scene.servers, Some(&other), version)).await;
+            assert_eq!(served, is_other_served, "{version:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_does_not_outlive_its_clients_certificate() {
+    let scene = Scene::start(true, AccessLog::Off).await;
+    let good = client_certificate(&scene.clients, "orders", 1);
+    for version in [&version::TLS13, &version::TLS12] {
+        scene.cluster.clock.wall_ms.store(NOW_MS, Ordering::SeqCst);
+        let client = connector(&scene.servers, Some(&good), version);
+        assert!(is_served(&scene.cluster, &client).await && is_served(&scene.cluster, &client).await);
+        // After the year 4096, in which the certificate ends.
+        scene.cluster.clock.wall_ms.store(67_200_000_000_000, Ordering::SeqCst);
+        assert!(!is_served(&scene.cluster, &client).await, "{version:?}");
     }
 }
