@@ -126,6 +126,8 @@ fn start(options: &Options, idle_timeout: Duration) -> Cluster {
         ("QUORATE_GATEWAY_IDLE_TIMEOUT", &seconds(idle_timeout)),
         // Written all the same; a file of hours of requests is not what this is about.
         ("QUORATE_ACCESS_LOG", "/dev/null"),
+        // What a node holds is measured, not what the kernel rounds up to huge pages when it comes by.
+        ("MIMALLOC_ALLOW_THP", "0"),
     ];
     let mut cluster = Cluster::start_with(3, &environment);
     if options.snapshot_entries > 0 {
