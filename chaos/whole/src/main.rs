@@ -2,7 +2,7 @@
 //! process. What is real: everything in `raft`, `storage` and below, with the product's timing profile. What is not: TCP, time, disks,
 //! threads (everything runs on one), TLS, and the gateway, whose workers are played by `gateway` in the product's order of steps.
 //!
-//!     cargo run -p whole -- --seeds 200
+//!     cargo run -p whole --features simulation -- --seeds 200
 //!
 //! A program, and no library: it puts a seed in the place of the operating system's chance and time, for everything in the process, and
 //! that cannot be taken back. After a run the exact checks of `check` and `chaos`'s invariants are applied to what happened.

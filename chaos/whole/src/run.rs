@@ -52,7 +52,7 @@ fn said<'a>(panic: &'a PanicHookInfo<'_>) -> Option<&'a str> {
 /// The line that repeats a run.
 pub(crate) fn repeat_line(seed: u64, mutation: Option<Mutation>) -> String {
     let mutation = mutation.map(|mutation| format!(" --mutation {}", mutation.as_str())).unwrap_or_default();
-    format!("cargo run -p whole -- --seed {seed}{mutation}")
+    format!("cargo run -p whole --features simulation -- --seed {seed}{mutation}")
 }
 
 /// Whether anything has panicked.

@@ -1,5 +1,5 @@
 //! The simulation of whole nodes keeps every promise over a few fixed seeds, is the same each time, and finds bugs that are put back. Many
-//! more seeds are a matter of minutes: `cargo run --release -p whole -- --seeds 1000`.
+//! more seeds are a matter of minutes: `cargo run --release -p whole --features simulation -- --seeds 1000`.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
