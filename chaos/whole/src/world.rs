@@ -127,6 +127,8 @@ impl World<'_> {
         {
             self.cluster.record.violated(what);
         }
+        // Whoever still waits for an answer does not know what became of what was asked.
+        drop(self.sim);
         let record = &self.cluster.record;
         record.event(What::End);
         let mut known = record.take();
