@@ -14,6 +14,7 @@ mod clock;
 mod disk;
 mod gateway;
 mod life;
+mod log;
 mod mutation;
 mod network;
 mod plan;
@@ -80,12 +81,8 @@ fn main() -> anyhow::Result<ExitCode> {
 fn one(seed: u64, mutation: Option<Mutation>) -> ExitCode {
     // Before anything has asked for chance: keys of hash maps, election timeouts, which of two tasks goes first.
     mad_turmoil::rand::set_rng(rand::rngs::StdRng::seed_from_u64(seed));
-    if std::env::var_os("RUST_LOG").is_some() {
-        tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-            .with_writer(std::io::stderr)
-            .without_time()
-            .init();
+    if let Some(targets) = std::env::var("RUST_LOG").ok().filter(|targets| !targets.is_empty()) {
+        log::begin(&targets);
     }
     let outcome = run::run(seed, mutation);
     for violation in &outcome.violations {
