@@ -1,5 +1,5 @@
-//! What nodes say, on standard error, for whoever watches a run. Ours, because a log must not change what it shows: the usual one keeps hash
-//! maps, whose keys come from the same chance as everything in a run.
+//! What nodes say, on standard error, for whoever watches a run. Ours, because the usual one keeps hash maps, whose keys come from the same
+//! chance as everything in a run. Not enough: some seeds are still other runs while they are watched.
 
 #![allow(clippy::print_stderr, reason = "a log goes there")]
 
