@@ -1,5 +1,6 @@
 //! openraft, and everything that speaks to it. What the rest of the crate sees is [`engine`], in this cluster's words.
 
+pub(crate) mod append;
 #[cfg(test)]
 mod conformance;
 pub(crate) mod engine;

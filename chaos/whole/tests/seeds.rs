@@ -20,6 +20,13 @@ fn every_promise_holds_over_the_fixed_seeds() {
     assert!(writes.is_some_and(|writes| writes > 20), "too little was put to the test: {said}");
 }
 
+/// 740: the leader went on sending to a node that came back by the stream it had given up, and sent it nothing after its snapshot.
+#[test]
+fn the_seeds_that_found_defects_are_green() {
+    let (held, said) = whole(&["--first", "740", "--seeds", "1", "--jobs", "1"]);
+    assert!(held, "{said}");
+}
+
 #[test]
 fn a_seed_says_it_all() {
     let (first, second) = (whole(&["--seed", "11"]), whole(&["--seed", "11"]));

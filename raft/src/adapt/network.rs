@@ -1,25 +1,19 @@
-//! openraft's calls to a peer, over the peer protocol. Appends are pipelined on one stream; a stream that has entries
-//! on the way and hears nothing for an election's time is given up, so that a hung peer is dialed anew.
+//! openraft's calls to a peer, over the peer protocol. Appends are pipelined on one stream ([`super::append`]); a stream
+//! that has entries on the way and hears nothing for an election's time is given up, so that a hung peer is dialed anew.
 
+use super::append::{Appends, End};
 use crate::{
     applied::Applied,
     codec::{
         self, CodecError,
-        form::{
-            AppendForm, AppendedForm, SnapshotHeadForm, TransferForm, TransferredForm, VoteForm, VoteReplyForm,
-            VoteRequestForm,
-        },
+        form::{SnapshotHeadForm, TransferForm, TransferredForm, VoteForm, VoteReplyForm, VoteRequestForm},
     },
     peers::{Link, Peers},
     types::{LeaderId, Peer, TypeConfig, Vote},
     vault::{Held, Offered, Vault},
 };
 use bytes::Bytes;
-use futures::{
-    Stream, StreamExt,
-    future::BoxFuture,
-    stream::{self, BoxStream},
-};
+use futures::{Stream, StreamExt, future::BoxFuture, stream::BoxStream};
 use machine::member::NodeId;
 use openraft::{
     OptionalSend, RPCTypes, RaftNetworkFactory, Snapshot,
@@ -259,19 +253,7 @@ impl NetStreamAppend<TypeConfig> for Client {
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
-            let open = Arc::new(AtomicU64::new(0));
-            let sent = Arc::clone(&open);
-            let requests = input.map(move |request| codec::encode(&AppendForm::from(&request)));
-            let requests = tokio_stream::StreamExt::map_while(requests, move |encoded| match encoded {
-                Ok(body) => {
-                    sent.fetch_add(1, Ordering::AcqRel);
-                    Some(Message { body })
-                }
-                Err(error) => {
-                    tracing::error!(%error, "an append could not be encoded");
-                    None
-                }
-            });
+            let (appends, requests) = Appends::new(input, self.stall);
             let (mut client, link) = match self.link().await {
                 Ok(linked) => linked,
                 Err(error) => {
@@ -289,35 +271,20 @@ impl NetStreamAppend<TypeConfig> for Client {
                 }
             };
             let this: &Self = self;
-            let results = stream::unfold(Some((answers, open)), move |state| {
-                let link = link.clone();
-                async move {
-                    let (mut answers, open) = state?;
-                    let mut silent_twice = false;
-                    loop {
-                        return match tokio::time::timeout(this.stall, answers.message()).await {
-                            Ok(Ok(Some(answer))) => {
-                                open.fetch_sub(1, Ordering::AcqRel);
-                                match codec::decode::<AppendedForm>(&answer.body) {
-                                    Ok(form) => Some((Ok(form.into()), Some((answers, open)))),
-                                    Err(error) => Some((Err(garbled(error)), None)),
-                                }
-                            }
-                            Ok(Ok(None)) => None,
-                            Ok(Err(status)) => Some((Err(failure(&this.peers, &link, &status)), None)),
-                            // Nothing to answer, or perhaps something that was only just sent.
-                            Err(_) if open.load(Ordering::Acquire) == 0 => continue,
-                            Err(_) if !silent_twice => {
-                                silent_twice = true;
-                                continue;
-                            }
-                            Err(_) => {
-                                this.peers.complain(&link);
-                                Some((Err(this.timed_out(RPCTypes::AppendEntries, this.stall)), None))
-                            }
-                        };
-                    }
+            let results = appends.results(answers, move |end| match end {
+                End::Failed(status) => failure(&this.peers, &link, &status),
+                End::Silent => {
+                    this.peers.complain(&link);
+                    this.timed_out(RPCTypes::AppendEntries, this.stall)
                 }
+                End::Garbled(error) => garbled(error),
+                End::Unanswered(count) => {
+                    let what = format!("the peer has ended the stream with {count} appends unanswered");
+                    Unreachable::from_string(what).into()
+                }
+                End::Hollow => RPCError::Network(NetworkError::from_string(
+                    "what the peer was to be sent is no longer in the log; it is looked at anew",
+                )),
             });
             Ok(results.boxed())
         })
