@@ -35,7 +35,7 @@ pub(super) fn settle(operations: &mut [Timed<'_>]) {
         }
         if let Answer::Found(Some(version)) = operation.answer {
             let (ended, revision, began) = seen.entry(&version.value).or_insert((u64::MAX, 0, u64::MAX));
-            if ended_us < *ended {
+            if ended_us <= *ended {
                 (*ended, *revision) = (ended_us, version.revision);
             }
             *began = operation.began_us.min(*began);
@@ -56,27 +56,28 @@ pub(super) fn settle(operations: &mut [Timed<'_>]) {
 }
 
 /// Drops writes in doubt whose value nobody ever saw, if no answer needs another revision than those that are known: an
-/// order with such a write is an order without it. A `Put` stays where it may have made what a later change found there.
+/// order with such a write is an order without it. A `Put` stays where it may have made what a later change found there, and all stay
+/// where one of them may be why a later write changed anything.
 pub(super) fn forget(operations: &mut Vec<Timed<'_>>) {
-    let known: BTreeSet<u64> = operations.iter().filter_map(revision_of).collect();
+    let perhaps = perhaps_no_change(operations);
+    let known: BTreeSet<u64> = operations
+        .iter()
+        .filter_map(version_of)
+        .map(|(_, revision)| revision)
+        .filter(|revision| !perhaps.contains(revision))
+        .collect();
     let is_explained = |operation: &Timed<'_>| match (operation.answer, operation.deed) {
         (Answer::Refused(Refused::Conflict { actual: Some(actual) }), _) => known.contains(&actual),
         (Answer::Refused(_), _) => false,
         // One in doubt may have to have been done, and then it found what it expects.
         (Answer::Done(_) | Answer::Unknown, deed) => deed.expected().is_none_or(|expected| known.contains(&expected)),
-        (Answer::Found(_), _) => true,
+        (Answer::Found(Some(version)), _) => known.contains(&version.revision),
+        (Answer::Found(None), _) => true,
     };
     if !operations.iter().all(is_explained) {
         return;
     }
-    let seen: BTreeSet<&str> = operations
-        .iter()
-        .filter_map(|operation| match operation.answer {
-            Answer::Found(Some(version)) => Some(version.value.as_str()),
-            Answer::Done(_) => operation.deed.value(),
-            _ => None,
-        })
-        .collect();
+    let seen: BTreeSet<&str> = operations.iter().filter_map(version_of).map(|(value, _)| value).collect();
     let was_absent = operations.iter().any(|operation| match operation.deed {
         Deed::Read => operation.answer == Answer::Found(None),
         Deed::Create { .. } | Deed::Delete { .. } => true,
@@ -97,11 +98,36 @@ pub(super) fn forget(operations: &mut Vec<Timed<'_>>) {
     });
 }
 
-/// A revision that the object surely had.
-fn revision_of(operation: &Timed<'_>) -> Option<u64> {
-    match (operation.answer, operation.deed) {
-        (Answer::Found(Some(version)), _) => Some(version.revision),
-        (Answer::Done(revision), Deed::Create { .. } | Deed::Put { .. } | Deed::Change { .. }) => Some(revision),
+/// What the object held at a revision, unless the write changed nothing.
+fn version_of<'a>(operation: &Timed<'a>) -> Option<(&'a str, u64)> {
+    match operation.answer {
+        Answer::Found(version) => version.map(|version| (version.value.as_str(), version.revision)),
+        Answer::Done(revision) => operation.deed.value().map(|value| (value, revision)),
         _ => None,
     }
+}
+
+/// The revisions of values of which some write may have changed nothing, because the value was there before it: then the object had
+/// fewer of them, unless something came between.
+fn perhaps_no_change(operations: &[Timed<'_>]) -> BTreeSet<u64> {
+    let versions: BTreeSet<(&str, u64)> = operations.iter().filter_map(version_of).collect();
+    let of = |value| versions.iter().filter(move |(held, _)| *held == value).map(|(_, revision)| *revision);
+    let is_doubtful = |operation: &Timed<'_>, value| {
+        let found_another = operation
+            .deed
+            .expected()
+            .is_some_and(|expected| versions.iter().any(|(held, at)| *at == expected && *held != value));
+        let writers = operations.iter().filter(|other| other.deed.value() == Some(value)).count();
+        !found_another && (writers > 1 || of(value).count() > 1)
+    };
+    operations
+        .iter()
+        .filter_map(|operation| match (operation.answer, operation.deed) {
+            (Answer::Done(_) | Answer::Unknown, Deed::Put { value, .. } | Deed::Change { value, .. }) => {
+                is_doubtful(operation, value).then_some(value)
+            }
+            _ => None,
+        })
+        .flat_map(of)
+        .collect()
 }
