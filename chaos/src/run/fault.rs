@@ -112,6 +112,25 @@ impl Took {
     }
 }
 
+/// What became of a fault of one node that is proved by a count. None may be chance, or another fault that leaves nothing to count: it is
+/// undone, and tried again later.
+fn counted(
+    fault: &mut impl Fault,
+    cluster: &mut Cluster,
+    place: usize,
+    count: anyhow::Result<u64>,
+    unit: &str,
+) -> Took {
+    match count {
+        Ok(0) => match fault.heal(cluster) {
+            Healing::Healed => Took::NotNow(format!("no {unit}")),
+            Healing::NotYet(why) => Took::Unknown(why),
+        },
+        Ok(count) => Took::Installed { nodes: cluster.ids(&[place]), proof: format!("{count} {unit} so far") },
+        Err(error) => Took::unknown(&error),
+    }
+}
+
 /// Some places, in an order made by chance.
 #[must_use]
 pub fn shuffled(mut places: Vec<usize>, random: &mut Random) -> Vec<usize> {

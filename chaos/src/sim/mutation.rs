@@ -1,30 +1,7 @@
 //! Bugs that can be put back, one at a time, to prove that the checkers find them. Each is a rule of the protocol that
 //! somebody could take for superfluous.
 
-macro_rules! mutations {
-    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
-        /// A bug that can be put back.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Mutation {
-            $($(#[doc = $doc])+ $name,)+
-        }
-
-        impl Mutation {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$name),+];
-
-            /// As the command line names it.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => $text,)+
-                }
-            }
-        }
-    };
-}
-
-mutations! {
+crate::bugs! {
     /// Expired allowances free their room before the time that has passed is credited.
     ExpiryBeforeRefill = "expiry-before-refill",
     /// Reports free their room before the time that has passed is credited.

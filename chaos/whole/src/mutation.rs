@@ -1,30 +1,7 @@
 //! Bugs that can be put back where the product meets the simulation, one at a time, to prove that the checkers see them. The bugs of the
 //! protocol itself are put back in the simulation of the pure core.
 
-macro_rules! mutations {
-    ($($(#[doc = $doc:literal])+ $name:ident = $text:literal,)+) => {
-        /// A bug that can be put back.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub enum Mutation {
-            $($(#[doc = $doc])+ $name,)+
-        }
-
-        impl Mutation {
-            /// All of them.
-            pub const ALL: &'static [Self] = &[$(Self::$name),+];
-
-            /// As the command line names it.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => $text,)+
-                }
-            }
-        }
-    };
-}
-
-mutations! {
+chaos::bugs! {
     /// The disk says that it has synced, and has not.
     SyncLeftOut = "sync-left-out",
     /// A node comes back with the disk of some seconds ago, as from an image.

@@ -10,7 +10,7 @@ pub(super) mod power;
 pub(super) mod read_only;
 pub(super) mod sync;
 
-use super::{Took, Whom};
+use super::{Fault, Healing, Took, Whom};
 use crate::{run::cluster::Cluster, sim::random::Random};
 use anyhow::{Context as _, bail, ensure};
 use std::{
@@ -125,6 +125,88 @@ impl Drop for Disk {
         if self.mounted {
             drop(run("umount", &["-l".as_ref(), self.at.as_ref()]));
         }
+    }
+}
+
+/// What one fault does to the disk of a node.
+trait Harm: Send {
+    /// As [`super::ALL`] names it.
+    const NAME: &'static str;
+    /// See [`Fault::about`].
+    const ABOUT: &'static str;
+    /// Whether the node may end of it.
+    const MAY_END: bool = false;
+    /// See [`Fault::spares_others`].
+    const SPARES_OTHERS: bool = false;
+
+    /// Does it, and says how that is known.
+    fn harm(&self, cluster: &mut Cluster, disk: &mut Disk, random: &mut Random) -> anyhow::Result<String>;
+
+    /// What has to go before the node is stopped.
+    fn ease(&self, _: &Disk) {}
+
+    /// Makes the disk readable and writable again. The node is stopped.
+    fn mend(&self, _: &mut Disk) -> anyhow::Result<()> {
+        Ok(())
+    }
+}
+
+/// The fault: a node is moved to a disk of its own, harm is done to that, and afterwards the data moves back.
+struct Harmed<H> {
+    harm: H,
+    random: Random,
+    disk: Option<Disk>,
+    place: Option<usize>,
+}
+
+impl<H: Harm + 'static> Harmed<H> {
+    /// Of any node.
+    fn any(harm: H, random: &Random) -> Box<dyn Fault> {
+        Box::new(Self { harm, random: random.clone(), disk: None, place: None })
+    }
+}
+
+impl<H: Harm> Fault for Harmed<H> {
+    fn about(&self) -> String {
+        H::ABOUT.to_owned()
+    }
+
+    fn install(&mut self, cluster: &mut Cluster) -> Took {
+        let place = match take(cluster, &mut self.random, H::NAME) {
+            Ok(place) => place,
+            Err(took) => return took,
+        };
+        self.place = Some(place);
+        let disk = match moved(cluster, place) {
+            Ok(disk) => self.disk.insert(disk),
+            Err(took) => return took,
+        };
+        if let Ok(node) = cluster.node_mut(place) {
+            node.may_end = H::MAY_END;
+        }
+        match self.harm.harm(cluster, disk, &mut self.random) {
+            Ok(proof) => Took::Installed { nodes: cluster.ids(&[place]), proof },
+            Err(error) => Took::unknown(&error),
+        }
+    }
+
+    fn heal(&mut self, cluster: &mut Cluster) -> Healing {
+        let Some(place) = self.place else { return Healing::Healed };
+        let healed = (|| {
+            if let Some(disk) = &mut self.disk {
+                self.harm.ease(disk);
+                stop(cluster, place)?;
+                self.harm.mend(disk)?;
+                disk.away(cluster)?;
+            }
+            self.disk = None;
+            give_back(cluster, place)
+        })();
+        healed.map_or_else(|error| Healing::NotYet(format!("{error:#}")), |()| Healing::Healed)
+    }
+
+    fn spares_others(&self) -> bool {
+        H::SPARES_OTHERS
     }
 }
 

@@ -1,6 +1,6 @@
 //! Packets that get lost by chance: those between one node and all others, in both directions. Proved by the filter's counter.
 
-use super::{Fault, Healing, Took, shuffled};
+use super::{Fault, Healing, Took, counted, shuffled};
 use crate::{
     run::{cluster::Cluster, network::Bridge},
     sim::random::Random,
@@ -62,17 +62,8 @@ impl Fault for Loss {
         };
         let places = shuffled(cluster.free(), &mut self.random);
         let Some(place) = places.first().copied() else { return Took::NotNow("every node is taken".to_owned()) };
-        match self.lose(bridge, cluster, place) {
-            // Nothing was said at all, or nothing was lost by chance: undone, and tried again later.
-            Ok(0) => match self.heal(cluster) {
-                Healing::Healed => Took::NotNow("no packet was lost".to_owned()),
-                Healing::NotYet(why) => Took::Unknown(why),
-            },
-            Ok(dropped) => {
-                Took::Installed { nodes: cluster.ids(&[place]), proof: format!("{dropped} packets lost so far") }
-            }
-            Err(error) => Took::unknown(&error),
-        }
+        let lost = self.lose(bridge, cluster, place);
+        counted(self, cluster, place, lost, "packets lost")
     }
 
     fn heal(&mut self, cluster: &mut Cluster) -> Healing {

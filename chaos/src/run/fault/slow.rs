@@ -1,7 +1,7 @@
 //! Slow links: everything between one node and the others takes longer, in both directions. By relays of the harness, to which the
 //! nodes' connections are turned. Proved by bytes that were carried.
 
-use super::{Fault, Healing, Took, shuffled};
+use super::{Fault, Healing, Took, counted, shuffled};
 use crate::{
     run::{cluster::Cluster, network::Bridge, relay::Relay},
     sim::random::Random,
@@ -74,17 +74,8 @@ impl Fault for Slow {
         };
         let places = shuffled(cluster.free(), &mut self.random);
         let Some(place) = places.first().copied() else { return Took::NotNow("every node is taken".to_owned()) };
-        match self.turn(bridge, cluster, place) {
-            // Cut off at the same time, nobody has anything to carry: undone, and tried again later.
-            Ok(0) => match self.heal(cluster) {
-                Healing::Healed => Took::NotNow("the relays have carried nothing".to_owned()),
-                Healing::NotYet(why) => Took::Unknown(why),
-            },
-            Ok(carried) => {
-                Took::Installed { nodes: cluster.ids(&[place]), proof: format!("{carried} bytes carried so far") }
-            }
-            Err(error) => Took::unknown(&error),
-        }
+        let carried = self.turn(bridge, cluster, place);
+        counted(self, cluster, place, carried, "bytes carried by the relays")
     }
 
     fn heal(&mut self, cluster: &mut Cluster) -> Healing {

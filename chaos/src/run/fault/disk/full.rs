@@ -1,60 +1,30 @@
 //! A disk that fills to its last byte at once, while the node writes: nothing stops, what can be refused is refused, and all comes
 //! back with the room.
 
-use super::{Disk, give_back, moved, stop, take};
+use super::{Disk, Harm, Harmed};
 use crate::{
-    run::{
-        cluster::Cluster,
-        fault::{Fault, Healing, Took},
-    },
+    run::{cluster::Cluster, fault::Fault},
     sim::random::Random,
 };
 use std::{fs, io::Write as _};
 
-struct Full {
-    random: Random,
-    disk: Option<Disk>,
-    place: Option<usize>,
-}
+struct Full;
 
 /// Of any node.
 pub(in super::super) fn any(random: &mut Random) -> Box<dyn Fault> {
-    Box::new(Full { random: random.clone(), disk: None, place: None })
+    Harmed::any(Full, random)
 }
 
-impl Fault for Full {
-    fn about(&self) -> String {
-        "the disk of a node is full, to the last byte".to_owned()
+impl Harm for Full {
+    const NAME: &'static str = "disk-full";
+    const ABOUT: &'static str = "the disk of a node is full, to the last byte";
+
+    fn harm(&self, _: &mut Cluster, disk: &mut Disk, _: &mut Random) -> anyhow::Result<String> {
+        fill(disk)
     }
 
-    fn install(&mut self, cluster: &mut Cluster) -> Took {
-        let place = match take(cluster, &mut self.random, "disk-full") {
-            Ok(place) => place,
-            Err(took) => return took,
-        };
-        self.place = Some(place);
-        let disk = match moved(cluster, place) {
-            Ok(disk) => self.disk.insert(disk),
-            Err(took) => return took,
-        };
-        match fill(disk) {
-            Ok(proof) => Took::Installed { nodes: cluster.ids(&[place]), proof },
-            Err(error) => Took::unknown(&error),
-        }
-    }
-
-    fn heal(&mut self, cluster: &mut Cluster) -> Healing {
-        let Some(place) = self.place else { return Healing::Healed };
-        let healed = (|| {
-            if let Some(disk) = &mut self.disk {
-                drop(fs::remove_file(disk.at.join(BALLAST)));
-                stop(cluster, place)?;
-                disk.away(cluster)?;
-            }
-            self.disk = None;
-            give_back(cluster, place)
-        })();
-        healed.map_or_else(|error| Healing::NotYet(format!("{error:#}")), |()| Healing::Healed)
+    fn ease(&self, disk: &Disk) {
+        drop(fs::remove_file(disk.at.join(BALLAST)));
     }
 }
 

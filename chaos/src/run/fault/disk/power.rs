@@ -1,12 +1,9 @@
 //! The loss of power: of the disk there is left what had been written to its device at one instant, and of the process nothing. What
 //! was acknowledged must be there when it comes back.
 
-use super::{Disk, give_back, moved, run, stop, take};
+use super::{Disk, Harm, Harmed, run};
 use crate::{
-    run::{
-        cluster::Cluster,
-        fault::{Fault, Healing, Took},
-    },
+    run::{cluster::Cluster, fault::Fault},
     sim::random::Random,
 };
 use anyhow::ensure;
@@ -20,56 +17,27 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Written and not synced, to see that it is lost.
 const PROBE: &str = "unsynced";
 
-struct Power {
-    random: Random,
-    disk: Option<Disk>,
-    place: Option<usize>,
-}
+struct Power;
 
 /// Of any node.
 pub(in super::super) fn any(random: &mut Random) -> Box<dyn Fault> {
-    Box::new(Power { random: random.clone(), disk: None, place: None })
+    Harmed::any(Power, random)
 }
 
-impl Fault for Power {
-    fn about(&self) -> String {
-        "a node loses its power, and what its disk has not synced".to_owned()
-    }
+impl Harm for Power {
+    const NAME: &'static str = "power-loss";
+    const ABOUT: &'static str = "a node loses its power, and what its disk has not synced";
+    const SPARES_OTHERS: bool = true;
 
-    fn install(&mut self, cluster: &mut Cluster) -> Took {
-        let place = match take(cluster, &mut self.random, "power-loss") {
-            Ok(place) => place,
-            Err(took) => return took,
-        };
-        self.place = Some(place);
-        let disk = match moved(cluster, place) {
-            Ok(disk) => self.disk.insert(disk),
-            Err(took) => return took,
-        };
-        let writes_for = Duration::from_millis(self.random.between(0, 3_000));
+    fn harm(&self, cluster: &mut Cluster, disk: &mut Disk, random: &mut Random) -> anyhow::Result<String> {
+        let writes_for = Duration::from_millis(random.between(0, 3_000));
         std::thread::sleep(writes_for);
-        match cut(cluster, disk) {
-            Ok(proof) => Took::Installed { nodes: cluster.ids(&[place]), proof },
-            Err(error) => Took::unknown(&error),
-        }
+        cut(cluster, disk)
     }
 
-    fn heal(&mut self, cluster: &mut Cluster) -> Healing {
-        let Some(place) = self.place else { return Healing::Healed };
-        let healed = (|| {
-            if let Some(disk) = &mut self.disk {
-                stop(cluster, place)?;
-                drop(fs::remove_file(disk.at.join(PROBE)));
-                disk.away(cluster)?;
-            }
-            self.disk = None;
-            give_back(cluster, place)
-        })();
-        healed.map_or_else(|error| Healing::NotYet(format!("{error:#}")), |()| Healing::Healed)
-    }
-
-    fn spares_others(&self) -> bool {
-        true
+    fn mend(&self, disk: &mut Disk) -> anyhow::Result<()> {
+        drop(fs::remove_file(disk.at.join(PROBE)));
+        Ok(())
     }
 }
 

@@ -1,66 +1,34 @@
 //! A disk that its kernel makes read-only, as it does after an error: nothing can be written from one instant to the next. The node
 //! must stop rather than acknowledge, and what it had acknowledged must be there once the disk is repaired.
 
-use super::{Disk, give_back, moved, run, stop, take};
+use super::{Disk, Harm, Harmed, run};
 use crate::{
-    run::{
-        cluster::Cluster,
-        fault::{Fault, Healing, Took},
-    },
+    run::{cluster::Cluster, fault::Fault},
     sim::random::Random,
 };
 use anyhow::{Context as _, ensure};
 use std::{fs, process::Command};
 
-struct ReadOnly {
-    random: Random,
-    disk: Option<Disk>,
-    place: Option<usize>,
-}
+struct ReadOnly;
 
 /// Of any node.
 pub(in super::super) fn any(random: &mut Random) -> Box<dyn Fault> {
-    Box::new(ReadOnly { random: random.clone(), disk: None, place: None })
+    Harmed::any(ReadOnly, random)
 }
 
-impl Fault for ReadOnly {
-    fn about(&self) -> String {
-        "the disk of a node becomes read-only".to_owned()
+impl Harm for ReadOnly {
+    const NAME: &'static str = "disk-read-only";
+    const ABOUT: &'static str = "the disk of a node becomes read-only";
+    const MAY_END: bool = true;
+
+    fn harm(&self, _: &mut Cluster, disk: &mut Disk, _: &mut Random) -> anyhow::Result<String> {
+        abort(disk)
     }
 
-    fn install(&mut self, cluster: &mut Cluster) -> Took {
-        let place = match take(cluster, &mut self.random, "disk-read-only") {
-            Ok(place) => place,
-            Err(took) => return took,
-        };
-        self.place = Some(place);
-        let disk = match moved(cluster, place) {
-            Ok(disk) => self.disk.insert(disk),
-            Err(took) => return took,
-        };
-        if let Ok(node) = cluster.node_mut(place) {
-            node.may_end = true;
-        }
-        match abort(disk) {
-            Ok(proof) => Took::Installed { nodes: cluster.ids(&[place]), proof },
-            Err(error) => Took::unknown(&error),
-        }
-    }
-
-    fn heal(&mut self, cluster: &mut Cluster) -> Healing {
-        let Some(place) = self.place else { return Healing::Healed };
-        let healed = (|| {
-            if let Some(disk) = &mut self.disk {
-                stop(cluster, place)?;
-                disk.unmount()?;
-                repair(disk)?;
-                disk.mount()?;
-                disk.away(cluster)?;
-            }
-            self.disk = None;
-            give_back(cluster, place)
-        })();
-        healed.map_or_else(|error| Healing::NotYet(format!("{error:#}")), |()| Healing::Healed)
+    fn mend(&self, disk: &mut Disk) -> anyhow::Result<()> {
+        disk.unmount()?;
+        repair(disk)?;
+        disk.mount()
     }
 }
 
