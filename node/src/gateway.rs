@@ -24,6 +24,7 @@ mod settings;
 mod upkeep;
 pub(crate) mod worker;
 
+pub use authorize::STACK_BYTES;
 pub use explain::{Counted, Explanation, Imagined, Presented, explain};
 pub(crate) use overload::memory_default;
 pub use running::{Handle, Status, start};

@@ -94,6 +94,7 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(cores.clamp(2, 8))
         .thread_name("control")
+        .thread_stack_size(quorate::gateway::STACK_BYTES)
         .enable_all()
         .build()?;
     Ok(runtime)

@@ -22,6 +22,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+/// The stack of every thread that evaluates policies. One that is as deep as may be must be evaluated to its end: where Cedar finds no more
+/// stack the policy does not apply, and if it forbids, that lets through. Address space alone, until it is used.
+pub const STACK_BYTES: usize = 8 << 20;
+
 /// Decisions that one worker remembers; beyond it, all are forgotten, which costs a few microseconds each.
 const REMEMBERED_MAX: usize = 65_536;
 

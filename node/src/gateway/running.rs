@@ -1,7 +1,7 @@
 //! The running data plane: its threads and listeners, the views that it is given, and its end.
 
 use super::{
-    Clock, Settings, StartError, Worker,
+    Clock, STACK_BYTES, Settings, StartError, Worker,
     draining::{Draining, Stage},
     limit::NodeLimits,
     overload::{self, Overload},
@@ -137,7 +137,8 @@ pub fn start(settings: Settings, node: NodeId, clock: Arc<dyn Clock>, first: Arc
 /// Runs one worker on a thread of its own.
 fn run(worker: Arc<Worker>, listeners: Vec<Listener>, asked: mpsc::Receiver<Look>) -> std::io::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new().name(format!("worker-{}", worker.index)).spawn(move || {
+    let thread = thread::Builder::new().name(format!("worker-{}", worker.index)).stack_size(STACK_BYTES);
+    thread.spawn(move || {
         runtime.block_on(async {
             tokio::spawn(Arc::clone(&worker.deadlines).look());
             tokio::spawn(overload::probe(Arc::clone(&worker)));

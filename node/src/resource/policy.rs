@@ -4,12 +4,17 @@
 //! The vocabulary: principal `Consumer::"name"`, in `Role::"name"`, with its attributes as text; action
 //! `Action::"GET"`; resource `Route::"name"` with its attributes as text; context as [`ContextUse`] tells.
 
+mod nesting;
+
 use cedar_policy::{EntityId, EntityTypeName, EntityUid, PolicyId, PolicySet, ResourceConstraint, ffi::DetailedError};
 use machine::Name;
 use std::{str::FromStr, sync::LazyLock};
 
 /// Statements of one document; each costs about a microsecond where it is evaluated.
 const STATEMENTS_MAX: usize = 1_000;
+
+/// For Cedar's parser, which takes some kilobytes a level of [`nesting::LEVELS_MAX`], and five times as many in a debug build.
+const READING_STACK_BYTES: usize = 16 << 20;
 
 /// A policy document that has been read.
 #[derive(Debug)]
@@ -70,6 +75,18 @@ impl Policy {
     /// # Errors
     /// Every fault that the parser could tell apart.
     pub(crate) fn read(name: &Name, text: &str) -> Result<Self, Vec<Fault>> {
+        if let Some(offset) = nesting::too_deep(text) {
+            let message = format!(
+                "expressions lie in each other more than {} deep (every `&&` and `||` of a chain counts): divide the statement, or \
+                 test membership of a set, as `[…].contains(…)` and `in`",
+                nesting::LEVELS_MAX
+            );
+            return Err(vec![Fault { offset: Some(offset), message }]);
+        }
+        stacker::grow(READING_STACK_BYTES, || Self::parse(name, text))
+    }
+
+    fn parse(name: &Name, text: &str) -> Result<Self, Vec<Fault>> {
         let set = PolicySet::from_str(text).map_err(|errors| {
             let mut faults = Vec::new();
             gather(&DetailedError::from(&errors), &mut faults);
@@ -240,6 +257,7 @@ pub(crate) fn action_uid(method: &str) -> EntityUid {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use cedar_policy::{Authorizer, Context, Entities, Request};
 
     fn read(text: &str) -> Result<Policy, Vec<Fault>> {
         Policy::read(&Name::new("p").unwrap(), text)
@@ -283,6 +301,46 @@ mod tests {
         ] {
             let text = format!("forbid(principal, action, resource) unless {{ {condition} }};");
             assert_eq!(read(&text).unwrap().statements[0].context, used, "{condition}");
+        }
+    }
+
+    #[test]
+    fn the_deepest_that_is_read_is_evaluated() {
+        let thread = std::thread::Builder::new().stack_size(crate::gateway::STACK_BYTES);
+        thread.spawn(evaluate_the_deepest).unwrap().join().unwrap();
+    }
+
+    fn evaluate_the_deepest() {
+        let times = nesting::LEVELS_MAX - 5;
+        for (open, middle, close) in [
+            ("(", "true", ")"),
+            ("[", "true", "].contains(true)"),
+            ("{\"a\": ", "true", "}[\"a\"]"),
+            ("if true then true else ", "true", ""),
+            ("if ", "true", " then true else true"),
+            ("", "true", " || context.b"),
+            ("", "true", " && context.b"),
+            ("", "true", " } when { true"),
+            ("", "context", ".a"),
+            ("!(", "true", ")"),
+        ] {
+            // Some of these have two levels in one.
+            for times in [times, times / 2, times / 3] {
+                let condition = format!("{}{middle}{}", open.repeat(times), close.repeat(times));
+                let text = format!("permit(principal, action, resource) when {{ {condition} }};");
+                let Ok(policy) = read(&text) else { continue };
+                drop((policy.mentions(), policy.statements.clone()));
+                let set = PolicySet::from_policies(policy.statements.into_iter().map(|one| one.cedar)).unwrap();
+                let request =
+                    Request::new(consumer_uid("c"), action_uid("GET"), route_uid("r"), Context::empty(), None);
+                let response = Authorizer::new().is_authorized(&request.unwrap(), &set, &Entities::empty());
+                let errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
+                let is_bounded = errors.iter().any(|error| error.contains("recursion"));
+                assert!(!is_bounded, "{open}{middle}{close} {times}: {errors:?}");
+            }
+            let condition = format!("{}{middle}{}", open.repeat(100_000), close.repeat(100_000));
+            let faults = read(&format!("permit(principal, action, resource) when {{ {condition} }};")).unwrap_err();
+            assert!(faults[0].message.contains("deep"), "{faults:?}");
         }
     }
 
