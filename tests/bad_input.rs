@@ -35,6 +35,10 @@ fn mistakes_in_a_resource_file_are_named_by_file_line_and_field() {
     refuse(&limited, &["resources.yaml", "limits[0]", "there is no limit"]);
     let open = good.replace("authenticate: [none]", "authenticate: [none], limits: [burst]");
     refuse(&format!("{open}\nlimits: {{ burst: {{ rate: 5/s, per: key }} }}\n"), &["limits[0]", "counts by key"]);
+    // Deeper than what reads it could go: it would end the node.
+    let (open, close) = ("(".repeat(2_000), ")".repeat(2_000));
+    let deep = format!("policies:\n  p: \"permit(principal, action, resource) when {{ {open}true{close} }};\"\n");
+    refuse(&deep, &["resources.yaml:2", "policies.p", "64 deep"]);
     // Not built yet, and said so.
     refuse(
         "limits:\n  one: { quota: 5/day, per: \"claim:sub\" }\n",
