@@ -34,6 +34,9 @@ struct Clients {
     threads: Vec<JoinHandle<()>>,
 }
 
+/// Requests over HTTP/2 so far, in all scenes and to all nodes: each has a path of its own.
+static ASKED: AtomicU64 = AtomicU64::new(0);
+
 #[derive(Default)]
 struct Tally {
     answered: AtomicU64,
@@ -42,8 +45,6 @@ struct Tally {
     lost: Mutex<Vec<String>>,
     /// Targets of which the node said that it did not take them up.
     not_taken_up: Mutex<Vec<String>>,
-    /// Requests over HTTP/2: each has a path of its own.
-    asked: AtomicU64,
     /// From now on the node may be gone.
     may_end: AtomicBool,
 }
@@ -194,7 +195,7 @@ fn two(address: &str, tally: &Arc<Tally>, target: &'static str) {
 /// Asks one after the other until the connection takes no more.
 async fn stream_of(mut sender: http2::SendRequest<Full<bytes::Bytes>>, tally: Arc<Tally>, path: &str) {
     while sender.ready().await.is_ok() {
-        let target = format!("{path}/{}", tally.asked.fetch_add(1, Ordering::SeqCst));
+        let target = format!("{path}/{}", ASKED.fetch_add(1, Ordering::SeqCst));
         let request = http::Request::get(format!("http://localhost{target}")).body(Full::default()).unwrap();
         let answer = match sender.try_send_request(request).await {
             Ok(answer) => answer,
