@@ -1,3 +1,5 @@
+//! What is sent and what comes back, with answers made by hand.
+
 use super::*;
 use crate::{
     codec::form::LogIdForm,
