@@ -12,10 +12,12 @@ pub(super) const LEVELS_MAX: usize = 64;
 struct Frame {
     /// Operators since the last comma.
     operators: usize,
-    /// Accesses (`a.b.c`) in a row.
-    accesses: usize,
-    /// The deepest of what lies in it, since the last comma; and the most accesses in a row.
+    /// How deep the operand is that is being read: what lies in its brackets, and its accesses (`a.b.c`) on top of that.
+    operand: usize,
+    /// The deepest operand since the last comma.
     within: usize,
+    /// The deepest of what is before the last comma.
+    before: usize,
 }
 
 impl Frame {
@@ -24,8 +26,13 @@ impl Frame {
     }
 
     fn access(&mut self) {
-        self.accesses = self.accesses.saturating_add(1);
-        self.within = self.within.max(self.accesses);
+        self.operand_is(self.operand.saturating_add(1));
+    }
+
+    /// The operand is at least so deep.
+    fn operand_is(&mut self, levels: usize) {
+        self.operand = self.operand.max(levels);
+        self.within = self.within.max(self.operand);
     }
 }
 
@@ -47,16 +54,16 @@ pub(super) fn too_deep(text: &str) -> Option<usize> {
                 outer.push(std::mem::take(&mut frame));
             }
             Token::Close => {
-                let levels = frame.levels().saturating_add(1);
+                let levels = frame.levels().max(frame.before).saturating_add(1);
                 // One too many is the parser's matter.
                 frame = outer.pop().unwrap_or_default();
                 around = around.saturating_sub(frame.operators.saturating_add(1));
-                frame.within = frame.within.max(levels);
+                frame.operand_is(levels);
             }
-            Token::Operator => (frame.operators, frame.accesses) = (frame.operators.saturating_add(1), 0),
+            Token::Operator => (frame.operators, frame.operand) = (frame.operators.saturating_add(1), 0),
             Token::Access => frame.access(),
-            Token::Comparison => frame.accesses = 0,
-            Token::Comma => frame = Frame::default(),
+            Token::Comparison => frame.operand = 0,
+            Token::Comma => frame = Frame { before: frame.levels().max(frame.before), ..Frame::default() },
             Token::End => (outer, around, frame) = (Vec::new(), 0, Frame::default()),
             Token::Other => {}
         }
@@ -75,7 +82,7 @@ enum Token {
     Operator,
     /// `.`
     Access,
-    /// What ends a row of accesses, and is no level.
+    /// What ends an operand, and is no level.
     Comparison,
     Comma,
     /// `;`
@@ -199,6 +206,13 @@ mod tests {
         ] {
             assert!(!deep(open, middle, close, LEVELS_MAX), "{open}{middle}{close}");
         }
+        // What is behind the deepest of several counts on top of it.
+        let chain = " && true".repeat(30);
+        assert!(of(&format!("[true{chain}, true].contains(true)")));
+        assert!(!of(&format!("[[true{chain}, true].contains(true){chain}, true].contains(true){chain}")));
+        let accesses = ".a".repeat(30);
+        assert!(of(&format!("(context{accesses}){accesses}")));
+        assert!(!of(&format!("((context{accesses}){accesses}){accesses}")));
         let text = format!("permit(principal, action, resource) when {{ {}", "(".repeat(5_000));
         assert_eq!(too_deep(&text), Some(text.find("((").unwrap() + LEVELS_MAX - 2));
     }
